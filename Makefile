@@ -1,0 +1,49 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all lint types ui bench lock clean
+
+help: ## What can be made.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(READY) ## A virtual environment with the locked dependencies.
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "cpc needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(READY)
+
+demo: setup ## The main job on the embedded corpus: synthesise, train, probe, compare. No download of data.
+	recipes/demo/run.sh
+
+test: setup lint types ## Lint, types, and the tests that take minutes at most.
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup lint types ## All of it, slow tests too.
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+ui: setup ## The MLflow UI on what has been run.
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}
+
+bench: setup ## Speed and memory: regenerates the figures that the docs claim.
+	$(BIN)/python -m benchmarks.step
+
+lock: ## Resolve the newest versions that pyproject.toml allows into requirements.lock (needs uv).
+	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --upgrade \
+	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean: ## Remove the environment and caches; data/ and runs/ stay.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

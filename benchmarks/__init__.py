@@ -1,0 +1,1 @@
+"""Scripts that regenerate every figure of speed or memory that the documentation claims."""

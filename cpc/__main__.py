@@ -1,0 +1,5 @@
+"""`python -m cpc` is the command `cpc`."""
+
+from cpc.cli import main
+
+main()

@@ -1,0 +1,178 @@
+"""One door for every setting: YAML files, `key=value`, checkpoints and mappings become one frozen dataclass.
+
+A recipe is a small YAML mapping over a `base:` (another file, or the name of a preset). Settings that are wrong
+are all reported at once, each with its file, key, value and rule, and the nearest key that exists.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+Tree = dict[str, Any]
+STRICT = ConfigDict(extra="forbid")
+PRESETS = Path(__file__).parent / "presets"
+
+
+class InputError(ValueError):
+    """A mistake that the user can mend: the command line prints it as one line, without a traceback."""
+
+
+def load(schema: type[T], source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> T:
+    """Build a `schema` from a YAML file (or preset name, or mapping) and `key=value` overrides.
+
+    Raises:
+        InputError: with one line for every setting that is wrong.
+    """
+    origin: dict[str, str] = {}
+    if isinstance(source, Mapping):
+        settings = _merge({}, dict(source), "settings", origin)
+    else:
+        settings = _merge({}, _read(source, origin, ()), str(source), None)
+    for override in overrides:
+        settings = _merge(settings, _parse_override(override), "command line", origin)
+    return validate(schema, settings, origin)
+
+
+def validate(schema: type[T], settings: Tree, origin: Mapping[str, str] | None = None) -> T:
+    """Turn nested settings into a `schema`, defaults filled in; `origin` tells which file set which key."""
+    try:
+        return TypeAdapter(schema).validate_python(_merge(defaults(schema), settings, "", None))
+    except ValidationError as error:
+        lines = [_explain(schema, item, origin or {}) for item in error.errors(include_url=False)]
+        raise InputError("\n".join(dict.fromkeys(lines))) from None
+
+
+def dump(config: Any) -> Tree:
+    """The settings as nested plain values, ready for YAML or JSON."""
+    tree: Tree = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"lr": 1}}` becomes `{"optim.lr": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def defaults(schema: Any) -> Tree:
+    """The default of every field that has one, as nested plain values."""
+    tree: Tree = {}
+    for name, field in schema.__pydantic_fields__.items():
+        if not field.is_required():
+            value = field.get_default(call_default_factory=True, validated_data={})
+            tree[name] = dump(value) if dataclasses.is_dataclass(value) else value
+        elif dataclasses.is_dataclass(field.annotation):
+            tree[name] = defaults(field.annotation)
+    return tree
+
+
+def _read(source: str | Path, origin: dict[str, str], chain: tuple[Path, ...]) -> Tree:
+    """One YAML file over its bases."""
+    path = _locate(source, chain[-1].parent if chain else Path())
+    if path in chain:
+        raise InputError(f"base: {path} is its own base by way of {' → '.join(p.name for p in chain)}; remove one")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: a recipe is a mapping of keys to values, not {type(settings).__name__}")
+    bases = settings.pop("base", [])
+    tree: Tree = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        tree = _merge(tree, _read(base, origin, (*chain, path)), str(base), None)
+    return _merge(tree, settings, str(path), origin)
+
+
+def _locate(source: str | Path, folder: Path) -> Path:
+    """A preset's name, or a file relative to the folder of the file that names it."""
+    preset = PRESETS / f"{source}.yaml"
+    if Path(source).suffix == "" and preset.exists():
+        return preset
+    path = folder / source
+    if path.is_file():
+        return path
+    names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+    raise InputError(f"recipe {source}: no such file; give a YAML file or one of the presets {names}")
+
+
+def _parse_override(override: str) -> Tree:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"override {override!r}: must be key=value, for example optim.lr=1e-3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override {override!r}: the value is not valid YAML; quote it") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return typing.cast(Tree, value)
+
+
+def _merge(below: Tree, above: Tree, name: str, origin: dict[str, str] | None, prefix: str = "") -> Tree:
+    """`above` wins key by key; a mapping of another `kind` replaces the whole mapping below it."""
+    merged = dict(below)
+    for key, value in above.items():
+        path = f"{prefix}{key}"
+        if origin is not None:
+            origin[path] = name
+        old = merged.get(key)
+        if isinstance(value, Mapping):
+            same = isinstance(old, Mapping) and value.get("kind", old.get("kind")) == old.get("kind")
+            merged[key] = _merge(dict(old) if same and old else {}, dict(value), name, origin, f"{path}.")
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
+    """file: key=value: rule; remedy."""
+    known = list(_keys(schema))
+    tags = {tag for _, tag in known if tag}
+    path = ".".join(str(part) for part in error["loc"] if part not in tags)
+    where = next((origin[p] for p in _prefixes(path) if p in origin), "settings")
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        names = sorted({key for key, _ in known})
+        siblings = [n for n in names if n.rpartition(".")[0] == path.rpartition(".")[0]]
+        near = difflib.get_close_matches(path, siblings, 1, 0.5) or difflib.get_close_matches(path, names, 1, 0.5)
+        near = near or [n for n in names if n.rpartition(".")[2] == path.rpartition(".")[2]][:1]
+        remedy = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(siblings) or 'none'}"
+        return f"{where}: {path}={_short(error['input'])}: no such key; {remedy}"
+    if error["type"] == "missing":
+        return f"{where}: {path}: must be given"
+    rule = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {path}={_short(error['input'])}: {rule[:1].lower() + rule[1:]}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _keys(schema: Any, prefix: str = "", tag: str = "") -> Iterator[tuple[str, str]]:
+    """Every dotted key of a schema, through unions and annotations, with the union tag that it stands under."""
+    if typing.get_origin(schema) in (typing.Annotated, typing.Union, types.UnionType):
+        for option in typing.get_args(schema):
+            yield from _keys(option, prefix, tag)
+    elif dataclasses.is_dataclass(schema):
+        hints = typing.get_type_hints(schema, include_extras=True)
+        kind = next((f.default for f in dataclasses.fields(schema) if f.name == "kind"), "")
+        for field in dataclasses.fields(schema):
+            yield prefix + field.name, str(kind)
+            yield from _keys(hints[field.name], f"{prefix}{field.name}.")

@@ -1,0 +1,130 @@
+"""Which keys an anchor is contrasted with, chosen from scores that already exist.
+
+Keys come from a grid of sequences × frames, flattened sequence by sequence. An anchor's positive is the flat index
+of one key. Negatives exclude it in closed form, without rejection: within the positive's sequence its time moves by
+1 … frames − 1 (modulo frames); across, its sequence moves by 1 … sequences − 1 and the time is free.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from cpc.config import STRICT
+
+
+class Grid(NamedTuple):
+    """Where keys come from: key s · frames + t is frame t of sequence s."""
+
+    sequences: int
+    frames: int
+
+
+class Candidates(NamedTuple):
+    """The scores an objective compares; a negative counts where `mask` is true (everywhere if None)."""
+
+    positive: Float[Tensor, "group anchor"]
+    negatives: Float[Tensor, "group anchor negative"]
+    mask: Bool[Tensor, "anchor negative"] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Uniform:
+    """`count` keys drawn with replacement: a share `across` from other sequences, the rest from the positive's own."""
+
+    count: Annotated[int, Field(ge=1)] = 128
+    across: Annotated[float, Field(ge=0, le=1)] = 0.5
+    kind: Literal["uniform"] = "uniform"
+
+    def size(self, grid: Grid) -> int:
+        """Negatives an anchor."""
+        return self.count
+
+    def __call__(
+        self,
+        scores: Float[Tensor, "group anchor key"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Candidates:
+        drawn = self.draw(positive, grid, len(scores), generator)
+        own = positive.expand(len(scores), -1)[..., None]
+        picked = pick(scores, torch.cat([own, drawn], dim=-1))
+        return Candidates(picked[..., 0], picked[..., 1:])
+
+    def draw(
+        self, positive: Int[Tensor, "anchor"], grid: Grid, groups: int, generator: torch.Generator | None
+    ) -> Int[Tensor, "group anchor negative"]:
+        """Flat key indices.
+
+        Raises:
+            ValueError: the grid has nothing to draw from.
+        """
+        across = round(self.count * self.across)
+        if across and grid.sequences < 2:
+            raise ValueError(
+                f"across={self.across}: needs at least 2 sequences to draw from, got {grid.sequences}; "
+                "use a larger batch or group, or across=0"
+            )
+        if across < self.count and grid.frames < 2:
+            raise ValueError(f"across={self.across}: one frame a sequence leaves none within it; use across=1")
+        sequence, time = (positive // grid.frames)[:, None], (positive % grid.frames)[:, None]
+
+        def below(low: int, high: int, count: int) -> Tensor:
+            shape = (groups, len(positive), count)
+            return torch.randint(low, high, shape, generator=generator, device=positive.device)
+
+        parts = []
+        if across < self.count:
+            moved = (time + below(1, grid.frames, self.count - across)) % grid.frames
+            parts.append(sequence * grid.frames + moved)
+        if across:
+            other = (sequence + below(1, grid.sequences, across)) % grid.sequences
+            parts.append(other * grid.frames + below(0, grid.frames, across))
+        return torch.cat(parts, dim=-1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class All:
+    """Every key of the grid but the positive."""
+
+    kind: Literal["all"] = "all"
+
+    def size(self, grid: Grid) -> int:
+        """Negatives an anchor."""
+        return grid.sequences * grid.frames - 1
+
+    def __call__(
+        self,
+        scores: Float[Tensor, "group anchor key"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Candidates:
+        keys = torch.arange(scores.shape[-1], device=scores.device)
+        own = positive.expand(len(scores), -1)[..., None]
+        return Candidates(pick(scores, own)[..., 0], full(scores), keys != positive[:, None])
+
+
+def pick(
+    scores: Float[Tensor, "group anchor key"], index: Int[Tensor, "group anchor pick"]
+) -> Float[Tensor, "group anchor pick"]:
+    """scores[g, a, index[g, a, p]], in float32 at least.
+
+    `index_select` on the flattened scores keeps indices only for the backward pass, where `gather` would keep the
+    whole score matrix.
+    """
+    groups, anchors, keys = scores.shape
+    rows = torch.arange(groups * anchors, device=scores.device).view(groups, anchors, 1) * keys
+    return full(scores.reshape(-1).index_select(0, (index + rows).view(-1)).view(index.shape))
+
+
+def full(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision is good enough for the products; sums of exponentials want float32."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+Negatives = Annotated[Uniform | All, Field(discriminator="kind")]

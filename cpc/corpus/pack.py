@@ -1,0 +1,176 @@
+"""Pack audio files into a corpus of int16 shards: in parallel, restartable, always the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple
+
+from cpc.audio import SAMPLE_RATE
+from cpc.config import InputError
+from cpc.corpus import shards
+from cpc.corpus.plan import Job, check, digest, plan
+from cpc.corpus.progress import show_progress
+from cpc.corpus.shards import Part
+from cpc.corpus.source import Source
+
+SHARD_SAMPLES = 1 << 25  # 35 minutes at 16 kHz, 64 MiB: the most that a kill costs each worker
+
+
+class PackReport(NamedTuple):
+    """What came of it: utterances packed, files skipped, seconds of audio; not `fresh` if all was there."""
+
+    packed: int
+    skipped: int
+    seconds: float
+    fresh: bool = True
+
+
+def pack(
+    sources: Sequence[Source],
+    out: Path,
+    *,
+    workers: int | None = None,
+    sample_rate: int = SAMPLE_RATE,
+    shard_samples: int = SHARD_SAMPLES,
+    progress: bool = True,
+) -> PackReport:
+    """Decode `sources` into a packed corpus at `out`, `workers` shards at a time (default: one a core).
+
+    Utterances are sorted by id and cut into shards of about `shard_samples` samples at `sample_rate` Hz. Each
+    shard is committed by its part file: a killed run, started again, does only the missing shards and ends
+    with the same bytes as an uninterrupted one. Workers are threads: decoding, resampling and hashing all run
+    outside Python's lock, and threads neither outlive a killed parent nor need a guarded `__main__`.
+
+    Raises InputError for no sources, clashing ids, an `out` that holds something else or cannot be written.
+    """
+    ordered = sorted(sources, key=lambda source: source.id)
+    check(ordered)
+    root = Path(os.path.commonpath([source.path.parent.absolute() for source in ordered]))
+    job = Job(ordered, root, Path(out), workers or os.cpu_count() or 1, sample_rate, shard_samples, progress)
+    identity = digest(job)
+    if done := _finished(job, identity):
+        return done
+    try:
+        with _claimed(job):
+            counts = plan(job, identity)
+            _write_shards(job, counts)
+            report = _finish(job, identity, len(counts))
+        shutil.rmtree(job.work)
+    except OSError as error:
+        remedy = "mend that and run the same again: what is packed stays"
+        raise InputError(f"out={out}: cannot be written ({error.strerror}); {remedy}") from error
+    return report
+
+
+def _finished(job: Job, identity: str) -> PackReport | None:
+    """The report of the corpus already at `out`, None if there is none yet; InputError if `out` is taken."""
+    corpus = job.out / "corpus.json"
+    if corpus.is_file():
+        info = json.loads(corpus.read_text(encoding="utf-8"))
+        if info.get("plan") != identity:
+            raise job.taken("a packed corpus of other files or settings")
+        shutil.rmtree(job.work, ignore_errors=True)  # a kill may have come after the last write
+        return PackReport(info["utterances"], info["skipped"], info["samples"] / job.sample_rate, fresh=False)
+    if job.out.exists() and not job.out.is_dir():
+        raise job.taken("a file, not a folder")
+    if job.out.is_dir() and any(job.out.iterdir()) and not job.work.is_dir():
+        raise job.taken("files that are not a packed corpus")
+    return None
+
+
+@contextmanager
+def _claimed(job: Job) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it even after kill −9."""
+    job.work.mkdir(parents=True, exist_ok=True)
+    with (job.work / "lock").open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"out={job.out}: another process is packing into it; wait for it to end") from error
+        except (ImportError, OSError):
+            pass  # a system or a network disk without locks: go on unguarded
+        yield
+
+
+def _write_shards(job: Job, counts: Sequence[int]) -> None:
+    starts = list(accumulate(counts, initial=0))
+    missing = [shard for shard in range(len(counts)) if not _complete(job, shard)]
+    files = sum(counts[shard] for shard in missing)
+    stop = Event()  # after an error or Ctrl-C the other workers end at their next file
+    with show_progress("packing", files, job.sample_rate, job.progress) as state:
+
+        def tick(samples: int) -> None:
+            state.tick(samples)
+            if stop.is_set():
+                raise CancelledError
+
+        def write(shard: int) -> None:
+            sources = job.sources[starts[shard] : starts[shard + 1]]
+            target = shards.shard_path(job.out, shard)
+            part = shards.write_shard(sources, target, shard, job.sample_rate, root=job.root, tick=tick)
+            shards.write_json(job.part(shard), part._asdict())
+
+        with ThreadPoolExecutor(job.workers) as pool:
+            futures = [pool.submit(write, shard) for shard in missing]
+            try:
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()
+            finally:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _complete(job: Job, shard: int) -> bool:
+    return job.part(shard).is_file() and shards.shard_path(job.out, shard).is_file()
+
+
+def _finish(job: Job, identity: str, count: int) -> PackReport:
+    """Join the parts: manifest, skipped files, and last of all corpus.json, which makes it a corpus."""
+    totals = _Totals(job, count)
+    shards.write_manifest(job.out / "manifest.parquet", totals.parts())
+    shards.write_text(job.out / "skipped.tsv", "path\treason\n" + "".join(totals.skipped))
+    info = {
+        "format": shards.FORMAT,
+        "sample_rate": job.sample_rate,
+        "utterances": totals.utterances,
+        "samples": totals.samples,
+        "speakers": len(totals.speakers),
+        "skipped": len(totals.skipped),
+        "shards": count,
+        "digest": totals.sha.hexdigest(),
+        "plan": identity,
+    }
+    shards.write_json(job.out / "corpus.json", info)
+    return PackReport(totals.utterances, len(totals.skipped), totals.samples / job.sample_rate)
+
+
+class _Totals:
+    """Sums over the parts while they stream past. The digest covers the manifest's rows and the audio."""
+
+    def __init__(self, job: Job, count: int) -> None:
+        self.job, self.count = job, count
+        self.utterances = self.samples = 0
+        self.speakers: set[str] = set()
+        self.skipped: list[str] = []
+        self.sha = hashlib.sha256(str(job.sample_rate).encode())
+
+    def parts(self) -> Iterator[Part]:
+        for shard in range(self.count):
+            part = Part(**json.loads(self.job.part(shard).read_text(encoding="utf-8")))
+            self.utterances += len(part.rows)
+            self.samples += sum(row[-1] for row in part.rows)
+            self.speakers.update(row[1] for row in part.rows)
+            self.skipped += [f"{path}\t{reason}\n" for path, reason in part.skipped]
+            self.sha.update(json.dumps([part.rows, part.sha256]).encode())
+            yield part

@@ -1,0 +1,122 @@
+"""The plan of a packing job: its identity, and which utterance goes to which shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from cpc.audio import Undecodable, probe
+from cpc.config import InputError
+from cpc.corpus import shards
+from cpc.corpus.progress import Progress, show_progress
+from cpc.corpus.source import Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to pack, where and how. `root` is what the paths in the corpus's files are relative to."""
+
+    sources: Sequence[Source]  # sorted by id
+    root: Path
+    out: Path
+    workers: int
+    sample_rate: int
+    shard_samples: int
+    progress: bool
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is needed until the corpus is complete."""
+        return self.out / "packing"
+
+    def part(self, shard: int) -> Path:
+        """The file that marks a shard as complete and holds its rows of the manifest."""
+        return self.work / f"{shard:05d}.json"
+
+    def taken(self, what: str) -> InputError:
+        return InputError(f"out={self.out}: holds {what}; remove it or name another folder")
+
+
+def check(ordered: Sequence[Source]) -> None:
+    """Raise InputError for no sources, for ids that clash, and for ids that are not one line of text."""
+    if not ordered:
+        raise InputError("sources=[]: a corpus needs at least one audio file")
+    for before, source in pairwise(ordered):
+        if before.id == source.id:
+            files = f"{before.path} and {source.path}"
+            raise InputError(f"id={source.id}: two files would share it: {files}; remove or rename one of them")
+    for source in ordered:
+        if not source.id or source.id != source.id.strip() or not source.id.isprintable():
+            rule = "an id is printable text without blanks at its ends; rename the file"
+            raise InputError(f"id={source.id!r} of {shards.printable(str(source.path))}: {rule}")
+
+
+def digest(job: Job) -> str:
+    """Identity of a job: each source's place below the root, size, metadata. No dates, no absolute paths."""
+    sha = hashlib.sha256(json.dumps([shards.FORMAT, job.sample_rate, job.shard_samples]).encode())
+    for source in job.sources:
+        where = [shards.relative(source.path, job.root), _size(source.path)]
+        sha.update(json.dumps([*where, *shards.texts(source)]).encode())
+    return sha.hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def plan(job: Job, identity: str) -> list[int]:
+    """Utterances of each shard, in order of id: a function of the sources, never of the number of workers.
+
+    It is kept on disk, so that a restart need not read every header again.
+    """
+    path = job.work / "plan.json"
+    if not path.is_file():
+        shards.write_json(path, {"digest": identity, "counts": cut(_lengths(job), job.shard_samples)})
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["digest"] != identity:
+        raise job.taken("the unfinished packing of other files or settings")
+    return list(stored["counts"])
+
+
+def cut(lengths: Iterable[int], most: int) -> list[int]:
+    """Cut consecutive lengths into runs that sum to at most `most`, a longer one alone; sizes of the runs."""
+    counts: list[int] = []
+    filled = 0
+    for length in lengths:
+        if counts and filled + length <= most:
+            counts[-1] += 1
+            filled += length
+        else:
+            counts.append(1)
+            filled = length
+    return counts
+
+
+def _lengths(job: Job) -> Iterator[int]:
+    """Samples of each source at the corpus's rate, from its header; 0 if the header cannot be read."""
+    chunks = (job.sources[start : start + 256] for start in range(0, len(job.sources), 256))
+    with show_progress("reading lengths", len(job.sources), job.sample_rate, job.progress) as state:
+
+        def measure(chunk: Sequence[Source]) -> list[int]:
+            return [_length(source.path, job.sample_rate, state) for source in chunk]
+
+        with ThreadPoolExecutor(job.workers) as pool:
+            for lengths in pool.map(measure, chunks):
+                yield from lengths
+
+
+def _length(path: Path, sample_rate: int, state: Progress) -> int:
+    state.tick()
+    try:
+        info = probe(path)
+    except Undecodable:
+        return 0
+    return info.samples * sample_rate // info.sample_rate

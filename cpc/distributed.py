@@ -1,0 +1,56 @@
+"""Where a process runs: its device and numeric precision (one process for now)."""
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from cpc.config import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def device(name: str = "auto") -> torch.device:
+    """`auto` takes the GPU when there is one.
+
+    Raises:
+        InputError: a device that torch does not know or that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device={name}: not a device; give auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={name}: torch sees no GPU here; give auto or cpu")
+    return chosen
+
+
+def device_name(chosen: torch.device) -> str:
+    """What a person would call it: the GPU's model, or the processor's."""
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_name(chosen)
+    models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def has_bf16(chosen: torch.device) -> bool:
+    """True where bfloat16 matrix products are done in hardware, and so pay."""
+    if chosen.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), "").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "bf16"]:
+    """`auto` is bf16 where the hardware does it, fp32 elsewhere."""
+    if choice == "auto":
+        return "bf16" if has_bf16(chosen) else "fp32"
+    return choice
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(errors="replace").splitlines() if path.exists() else []

@@ -1,0 +1,1 @@
+"""Evaluation: frozen features, linear probes, embedding, and the comparison of experiments."""

@@ -1,0 +1,144 @@
+"""CPC: an encoder and a context network, with the geometry of their frames."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cpc.config import STRICT, InputError, validate
+from cpc.nn.context import GRU, ContextConfig, GRUConfig
+from cpc.nn.encoder import Encoder, EncoderConfig
+from cpc.seeding import derive
+
+CHECKPOINTS = ("last.safetensors", "best.safetensors")
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """An encoder, a context network, and the sample rate in Hz that they expect."""
+
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    context: ContextConfig = Field(default_factory=GRUConfig)
+    sample_rate: int = Field(default=16000, ge=1)
+
+
+class Latents(NamedTuple):
+    """z_t, local and without memory, and c_t, which sums up z_1 … z_t."""
+
+    z: Float[Tensor, "batch frame dim"]
+    c: Float[Tensor, "batch frame hidden"]
+
+
+class CPC(nn.Module):
+    """Waveform → Latents(z, c).
+
+    Shape:
+        waveform (batch, sample) in [−1, 1) at `sample_rate` → z (batch, frame, dim), c (batch, frame, hidden).
+        With `lengths` (batch) in samples, a padded batch gives in its first `frames(length)` frames what each
+        waveform gives alone; frames after that are to be ignored.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.encoder = Encoder(config.encoder)
+        self.context = GRU(config.context, self.encoder.dim)
+
+    def forward(self, waveform: Float[Tensor, "batch sample"], lengths: Int[Tensor, "batch"] | None = None) -> Latents:
+        if self.frames(waveform.shape[-1]) < 1:
+            raise ValueError(
+                f"waveform of {waveform.shape[-1]} samples: too short for one frame of "
+                f"{self.receptive_field} samples; pad it or leave it out"
+            )
+        z = self.encoder(waveform, lengths)
+        return Latents(z, self.context(z))
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return self.encoder.hop
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one z_t sees."""
+        return self.encoder.receptive_field
+
+    @property
+    def dim(self) -> int:
+        """Dimension of z."""
+        return self.encoder.dim
+
+    @property
+    def hidden(self) -> int:
+        """Dimension of c."""
+        return self.config.context.hidden
+
+    def frames(self, samples: int) -> int:
+        """Number of frames for so many samples."""
+        return self.encoder.frames(samples)
+
+    def frame_centres(self, frames: int) -> Float[np.ndarray, "frame"]:
+        """Centre of each frame in seconds; labels belong to the frame whose centre they cover."""
+        return self.encoder.frame_centres(frames) / self.sample_rate
+
+
+def build(config: ModelConfig, seed: int = 0) -> CPC:
+    """A CPC with random weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "model"))
+        return CPC(config)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> CPC:
+    """The model of a checkpoint or of a run folder (its last checkpoint), ready for inference.
+
+    Everything comes from one .safetensors file, weights and settings, so no code is ever run.
+
+    Raises:
+        InputError: there is no checkpoint at `path`, or the file is not one of ours.
+    """
+    file = checkpoint_file(path)
+    header, tensors = read_checkpoint(file)
+    model = CPC(validate(ModelConfig, header["config"]["model"]))
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{file}: its weights do not fit its settings: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return model.to(device).eval()
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The checkpoint that a file name or a run folder stands for."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    found = next((path / name for name in CHECKPOINTS if (path / name).is_file()), None)
+    if found is None:
+        rule = "holds no checkpoint yet" if path.is_dir() else "no such file or folder"
+        raise InputError(f"{path}: {rule}; give a run folder (runs/NAME) or a .safetensors checkpoint of cpc train")
+    return found
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header (settings, step, …) and every tensor of a checkpoint, on the CPU."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        header: dict[str, Any] = json.loads(metadata["cpc"])
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        reason = "no cpc header" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{file}: not a checkpoint of cpc train ({reason}); give last.safetensors of a run") from None
+    return header, tensors

@@ -1,0 +1,1 @@
+"""Networks: encoder, context, heads, and the baselines' front ends."""

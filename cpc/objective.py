@@ -1,0 +1,148 @@
+"""The CPC loss over K steps: predict z_{t+k} from c_t against negatives (van den Oord 2018, section 2.3).
+
+All pairs of a group are scored by one matrix product a step, then scores are picked: gathering negative *vectors*
+instead, as is usual, moves M × D numbers an anchor where this moves M. Sequences are scored in groups, so that cost
+and memory grow linearly with the batch.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cpc.config import STRICT
+from cpc.contrast import Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, contrast
+from cpc.model import Latents
+from cpc.nn.heads import Bilinear
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossConfig:
+    """What is predicted, and against what. `group`: how many sequences are scored together (a cap)."""
+
+    steps: Annotated[int, Field(ge=1)] = 12
+    score: Score = Field(default_factory=Dot)
+    negatives: Negatives = Field(default_factory=Uniform)
+    objective: Objective = Field(default_factory=InfoNCE)
+    group: Annotated[int, Field(ge=1)] = 8
+
+
+class Losses(NamedTuple):
+    """What a step of training wants to know.
+
+    loss: the mean over the K steps, to be minimised. per_step, accuracy: one value a step k = 1 … K; accuracy is
+    the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
+    the mutual information of c_t and z_{t+k} in nats, which cannot exceed `ceiling` = ln(1 + M)
+    (van den Oord 2018, section 2.3).
+    """
+
+    loss: Float[Tensor, ""]
+    per_step: Float[Tensor, "step"]
+    accuracy: Float[Tensor, "step"]
+    bound: Float[Tensor, "step"]
+    ceiling: float
+
+
+class CPCLoss(nn.Module):
+    """Heads W_k and the contrast of their predictions with the frames k steps ahead.
+
+    Shape:
+        Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
+        of each sequence. Negatives across sequences come from the same group of at most `group` sequences.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        dim: int,
+        hidden: int,
+        negatives: Negatives | None = None,
+        objective: Objective | None = None,
+        score: Score | None = None,
+        group: int = 8,
+    ) -> None:
+        super().__init__()
+        self.steps, self.group = steps, group
+        self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
+        self.score = score or Dot()
+        self.heads = Bilinear(steps, hidden, dim)
+
+    @classmethod
+    def build(cls, config: LossConfig, dim: int, hidden: int) -> "CPCLoss":
+        """The loss that a recipe describes."""
+        return cls(config.steps, dim, hidden, config.negatives, config.objective, config.score, config.group)
+
+    def forward(self, latents: Latents, generator: torch.Generator | None = None) -> Losses:
+        """Score every step. `generator` draws the negatives; without it torch's global one does.
+
+        Raises:
+            ValueError: no more frames than steps, so that nothing can be predicted.
+        """
+        z, c = latents
+        batch, frames, _ = z.shape
+        if frames <= self.steps:
+            raise ValueError(f"frames={frames}: must exceed steps={self.steps}; use longer windows or fewer steps")
+        predictions = self.heads(c[:, : frames - self.steps])  # (step, batch, anchor, dim)
+        per_step, accuracy = [], []
+        for k, predicted in enumerate(predictions, start=1):
+            found = [
+                self._contrast(predicted[block], z[block], k, size, generator)
+                for block, size in blocks(batch, self.group)
+            ]
+            per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
+            accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
+        losses = torch.stack(per_step)
+        ceiling = self.ceiling(batch, frames)
+        return Losses(losses.mean(), losses, torch.stack(accuracy), ceiling - losses.detach(), ceiling)
+
+    def ceiling(self, batch: int, frames: int) -> float:
+        """ln(1 + M): the loss at chance, and the most that the bound can show."""
+        return math.log1p(self.negatives.size(Grid(min(batch, self.group), frames)))
+
+    def _contrast(
+        self,
+        predicted: Float[Tensor, "batch anchor dim"],
+        z: Float[Tensor, "batch frame dim"],
+        k: int,
+        size: int,
+        generator: torch.Generator | None,
+    ) -> Contrasted:
+        """Step k for a block of equal groups of `size` sequences."""
+        frames, anchors = z.shape[1], predicted.shape[1]
+        return contrast(
+            rearrange(predicted, "(g s) a d -> g (s a) d", s=size),
+            rearrange(z, "(g s) t d -> g (s t) d", s=size),
+            positives(size, anchors, frames, k, z.device),
+            Grid(size, frames),
+            score=self.score,
+            negatives=self.negatives,
+            objective=self.objective,
+            generator=generator,
+        )
+
+
+def positives(sequences: int, anchors: int, frames: int, k: int, device: torch.device) -> Int[Tensor, "pair"]:
+    """The flat key index s · frames + t + k for anchor (s, t), in row-major order."""
+    times = torch.arange(anchors, device=device) + k
+    starts = torch.arange(sequences, device=device) * frames
+    return (starts[:, None] + times).flatten()
+
+
+def blocks(batch: int, group: int) -> Iterator[tuple[slice, int]]:
+    """Cut a batch into the fewest groups of at most `group` sequences whose sizes differ by at most 1.
+
+    Yields at most two (slice of the batch, size of its groups): equal groups are computed together.
+    """
+    groups = math.ceil(batch / group)
+    small, extra = divmod(batch, groups)
+    split = extra * (small + 1)
+    if split:
+        yield slice(0, split), small + 1
+    if split < batch:
+        yield slice(split, batch), small

@@ -1,0 +1,28 @@
+"""The model as MLflow serves it: `mlflow.pyfunc.load_model(uri).predict(waveform)` gives z and c.
+
+MLflow stores this file and the checkpoint, and runs it to load the model: code of ours that reads safetensors.
+"""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+
+import cpc
+
+
+class ServedCPC(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] # mlflow exports it dynamically
+    """Takes float waveforms (batch, sample) or (sample,); gives {"z": …, "c": …}, each (batch, frame, dim)."""
+
+    def load_context(self, context: Any) -> None:
+        self.model = cpc.load(context.artifacts["checkpoint"])
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
+        waveform = torch.as_tensor(np.atleast_2d(np.asarray(model_input, dtype=np.float32)))
+        with torch.inference_mode():
+            latents = self.model(waveform)
+        return {"z": latents.z.numpy(), "c": latents.c.numpy()}
+
+
+mlflow.models.set_model(ServedCPC())

@@ -1,0 +1,1 @@
+"""Training: the recipe, the job, its loop, checkpoints and runs."""

@@ -1,0 +1,78 @@
+"""Checkpoints: one .safetensors file with everything that the next step depends on, written atomically.
+
+Tensors are named `model.*`, `loss.*` and `optim.PARAMETER.STATE`; the settings, the step and the versions are JSON in
+the file's header. Random choices are pure functions of (seed, step), so the step is all there is to restore of them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cpc.config import InputError
+from cpc.model import read_checkpoint
+from cpc.version import versions
+
+FORMAT = 1
+
+
+def save(
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, header: Mapping[str, Any]
+) -> None:
+    """Write modules, optimizer state and header to `path`, whole or not at all."""
+    tensors = _optimizer_tensors(modules, optimizer)
+    for prefix, module in modules.items():
+        tensors |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    metadata = {"cpc": json.dumps({"format": FORMAT, **header, "versions": versions()})}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(path)
+
+
+def restore(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Load what `save` wrote into the modules and the optimizer; gives back the header.
+
+    Raises:
+        InputError: the file is damaged, or of a newer format.
+    """
+    header, tensors = read_checkpoint(path)
+    if header.get("format", 0) > FORMAT:
+        raise InputError(
+            f"{path}: format {header['format']} is newer than this version reads ({FORMAT}); upgrade cpc-audio"
+        )
+    for prefix, module in modules.items():
+        own = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+        module.load_state_dict(own)
+    _restore_optimizer(modules, optimizer, tensors)
+    return header
+
+
+def _named(modules: Mapping[str, nn.Module]) -> list[tuple[str, Tensor]]:
+    return [(f"{prefix}.{name}", p) for prefix, m in modules.items() for name, p in m.named_parameters()]
+
+
+def _optimizer_tensors(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optim.{name}.{key}": value
+        for name, parameter in _named(modules)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizer(
+    modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put each parameter's state back where it lives; the step counter of a fused optimizer stays beside it."""
+    for name, parameter in _named(modules):
+        prefix = f"optim.{name}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if state:
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}

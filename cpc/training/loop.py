@@ -1,0 +1,87 @@
+"""The training loop, top to bottom."""
+
+import math
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from cpc.seeding import derive, torch_generator
+from cpc.tracking import Tracker
+from cpc.training.display import Display
+from cpc.training.job import Job
+from cpc.training.meter import Meter, NotFinite
+from cpc.training.signals import Stop
+
+Ending = Literal["finished", "stopped"]
+
+
+def fit(job: Job, folder: Path, tracker: Tracker, display: Display, stop: Stop) -> dict[str, float]:
+    """Train until the recipe's last step or a request to stop; gives the latest value of every metric.
+
+    Raises:
+        NotFinite: the loss is no longer a number; the last good checkpoint is untouched.
+    """
+    settings = job.recipe.training
+    meter = Meter(job.recipe.windows.batch * job.recipe.windows.samples / job.corpus.sample_rate)
+    latest: dict[str, float] = {}
+    began, before = time.perf_counter(), job.seconds
+    job.model.train()
+    for step, waveform in job.windows.batches(job.step, settings.steps, job.device):  # (batch, sample)
+        losses, norm = job.update(step, waveform)
+        meter.add(losses, norm)
+        done, last = job.step, job.step == settings.steps
+        display.step(done)
+
+        log, validate = (last or done % n == 0 for n in (settings.log_every, settings.validate_every))
+        save = last or done % settings.checkpoint_every == 0 or stop.requested is not None
+        if (log or save) and not meter.finite:
+            raise NotFinite(_diagnosis(job, folder))
+        if log:
+            values = meter.read("train") | {"optim/lr": job.optimizer.param_groups[0]["lr"]}
+            tracker.metrics(values, done)
+            display.metrics(values, done)
+            latest |= values
+        if validate and (values := validation(job)):
+            tracker.metrics(values, done)
+            display.say(f"step {done}: validation loss {values['valid/loss']:.3f} on unseen speakers")
+            latest |= values
+        better = validate and latest.get("valid/loss", math.inf) < job.best
+        if better:
+            job.best = latest["valid/loss"]
+        job.seconds = before + time.perf_counter() - began
+        if better:
+            job.save(folder / "best.safetensors")
+        if save:
+            job.save(folder / "last.safetensors")
+        if stop.requested:
+            break
+    return latest
+
+
+@torch.no_grad()
+def validation(job: Job) -> dict[str, float]:
+    """Loss and accuracy on the same windows and negatives every time, of speakers that are not trained on."""
+    if job.valid is None:
+        return {}
+    meter = Meter(0.0)
+    job.model.eval()
+    for batch, waveform in job.valid.batches(0, job.recipe.training.validate_batches, job.device):
+        meter.add(job.losses(waveform, torch_generator(job.device, derive(job.recipe.seed, "valid"), batch)))
+    job.model.train()
+    return meter.read("valid")
+
+
+def _diagnosis(job: Job, folder: Path) -> str:
+    bad = [n for n, p in job.model.named_parameters() if not torch.isfinite(p).all()]
+    where = f"weights that are not finite: {', '.join(bad[:3]) or 'none yet'}"
+    rate = job.optimizer.param_groups[0]["lr"]
+    kept = (
+        "last.safetensors is the last good checkpoint" if (folder / "last.safetensors").exists() else "none was saved"
+    )
+    return (
+        f"the loss is not a finite number at step {job.step} (learning rate {rate:.2g}, {job.precision}; {where}). "
+        f"Usually the learning rate is too high: lower optim.lr, lengthen optim.warmup, set optim.clip=1, or try "
+        f"training.precision=fp32. {folder}: {kept}"
+    )

@@ -1,0 +1,182 @@
+"""A run: its folder, its MLflow run, and its way from start to an honest end.
+
+runs/NAME/ holds config.yaml (every setting), run.json (name, MLflow id, status, latest metrics), last.safetensors and
+best.safetensors. Each file is written whole or not at all, so that a kill at any moment leaves a folder to go on from.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpc import distributed
+from cpc.config import InputError, dump, flatten, load
+from cpc.tracking import RUNS, Status, Tracker
+from cpc.training.display import Display
+from cpc.training.job import Job
+from cpc.training.loop import fit
+from cpc.training.recipe import Recipe
+from cpc.training.signals import stoppable
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training leaves behind. `status` is FINISHED or KILLED (by a signal: resume it)."""
+
+    path: Path
+    run_id: str
+    status: str
+    metrics: dict[str, float]
+    steps: int
+    seconds: float
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest weights, with everything needed to go on from them."""
+        return self.path / "last.safetensors"
+
+
+def train(recipe: Recipe, name: str | None = None, root: Path | str = RUNS, progress: bool = True) -> Run:
+    """Train a recipe as runs/NAME, or go on with it where it stopped.
+
+    A run of that name with the same settings is resumed, or given back if it is finished.
+
+    Raises:
+        InputError: a run of that name has other settings, or is being trained by another process.
+        NotFinite: the loss is not a number; the last good checkpoint is kept.
+    """
+    folder = Path(root) / name if name else _free_folder(Path(root), recipe.experiment)
+    if (folder / "config.yaml").exists():
+        _must_agree(folder, recipe)
+    return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress)
+
+
+def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
+    """Go on with a run from its last checkpoint, in the same MLflow run. Only `training.*` may be overridden."""
+    folder = Path(folder)
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"resume={folder}: holds no config.yaml; give the folder of a run, runs/NAME")
+    other = [o for o in overrides if not o.startswith("training.")]
+    if other:
+        raise InputError(f"override {other[0]!r}: a resumed run keeps its settings; only training.* may change")
+    recipe = load(Recipe, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), overrides)
+    return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress)
+
+
+def _train(job: Job, folder: Path, progress: bool) -> Run:
+    """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _write(folder / "config.yaml", yaml.safe_dump(dump(job.recipe), sort_keys=False))
+        return _tracked(job, folder, progress)
+
+
+def _tracked(job: Job, folder: Path, progress: bool) -> Run:
+    recipe, known = job.recipe, _read_json(folder / "run.json")
+    if (folder / "last.safetensors").exists():
+        job.restore(folder / "last.safetensors")
+    tracker = Tracker(recipe.experiment, folder.name, flatten(dump(recipe)), known.get("run_id"), folder.parent)
+    job.identity = {"name": folder.name, "run_id": tracker.run_id}
+    _write_state(folder, job, "RUNNING", known.get("metrics", {}))
+    display = Display(folder.name, job.step, recipe.training.steps, progress)
+    status: Status = "FAILED"
+    metrics = dict(known.get("metrics", {}))
+    try:
+        _introduce(job, tracker, display)
+        with stoppable() as stop:
+            metrics |= fit(job, folder, tracker, display, stop)
+        status = "KILLED" if job.step < recipe.training.steps else "FINISHED"
+        if status == "FINISHED":
+            _publish(folder, tracker)
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        display.close()
+        tracker.close(status)
+        _write_state(folder, job, status, metrics)
+    return Run(folder, tracker.run_id, status, metrics, job.step, job.seconds)
+
+
+def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
+    """Say and record what is about to happen."""
+    device = distributed.device_name(job.device)
+    hours = float(job.windows.lengths.sum()) / job.corpus.sample_rate / 3600
+    parameters = sum(p.numel() for p in job.parameters)
+    tracker.tag({"device": device, "precision": job.precision, "corpus_digest": job.corpus.digest})
+    tracker.corpus(job.corpus, "training")
+    display.say(
+        f"{len(job.windows.rows)} utterances, {hours:.2f} h; {parameters:,} parameters; {device}, {job.precision}"
+    )
+    if job.windows.too_short:
+        short, samples = job.windows.too_short, job.recipe.windows.samples
+        display.say(f"{short} utterances are shorter than windows.samples={samples} and are not trained on")
+    if job.step:
+        display.say(f"resumed at step {job.step}")
+
+
+def _publish(folder: Path, tracker: Tracker) -> None:
+    """The finished run's settings, model and curves as MLflow artifacts."""
+    from cpc.curves import draw, history
+
+    tracker.artifact(folder / "config.yaml")
+    tracker.artifact(draw({folder.name: history(tracker.client, tracker.run_id)}, folder / "curves.png"))
+    tracker.model(folder / "last.safetensors")
+
+
+def _finished(folder: Path, recipe: Recipe) -> Run | None:
+    """The run, if it has nothing left to do."""
+    state = _read_json(folder / "run.json")
+    if state.get("status") != "FINISHED" or state["step"] < recipe.training.steps:
+        return None
+    return Run(folder, state["run_id"], "FINISHED", state["metrics"], state["step"], state["seconds"])
+
+
+def _must_agree(folder: Path, recipe: Recipe) -> None:
+    old = flatten(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    new = flatten(dump(recipe))
+    differ = [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    if differ:
+        raise InputError(
+            f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
+            f"choose another --name, or go on with it by --resume {folder}"
+        )
+
+
+def _free_folder(root: Path, experiment: str) -> Path:
+    number = 1
+    while (root / f"{experiment}-{number:03d}").exists():
+        number += 1
+    return root / f"{experiment}-{number:03d}"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process trains a run; the lock goes with the process, however it ends."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is training this run; wait for it or stop it") from None
+        yield
+
+
+def _write_state(folder: Path, job: Job, status: str, metrics: dict[str, float]) -> None:
+    state = {**job.identity, "experiment": job.recipe.experiment, "status": status, "step": job.step}
+    _write(folder / "run.json", json.dumps(state | {"seconds": job.seconds, "metrics": metrics}, indent=1))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return state
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""Runnable modules that touch the outside world: they turn audio into packed corpora."""

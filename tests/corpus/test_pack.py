@@ -1,0 +1,208 @@
+"""Packing: every sample kept, the same bytes always, whatever kills it."""
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpc.config import InputError
+from cpc.corpus import Corpus, Source, pack
+from cpc.corpus.plan import cut
+
+Make = Callable[[int], list[Source]]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_sample_survives(tmp_path: Path, sources: Make, samples_of: Callable[[int], np.ndarray]) -> None:
+    report = pack(sources(20), tmp_path / "out", shard_samples=3000, progress=False)
+    corpus = Corpus.open(tmp_path / "out")
+    total = sum(len(samples_of(place)) for place in range(20))
+    assert report == (20, 0, total / 16000, True)
+    assert corpus.ids == [f"u{place:02d}" for place in range(20)]
+    for place in range(20):
+        assert np.array_equal(corpus.waveform(place), samples_of(place))
+    assert len(list((tmp_path / "out" / "shards").iterdir())) > 5
+    assert not (tmp_path / "out" / "packing").exists()
+
+
+def test_bytes_depend_on_neither_workers_nor_order_nor_place(tmp_path: Path, sources: Make) -> None:
+    made = sources(20)
+    pack(made, tmp_path / "one", workers=1, shard_samples=3000, progress=False)
+    (tmp_path / "audio").rename(tmp_path / "moved")
+    moved = [Source(s.id, tmp_path / "moved" / s.path.relative_to(tmp_path / "audio"), *_rest(s)) for s in made]
+    pack(moved[::-1], tmp_path / "two", workers=4, shard_samples=3000, progress=False)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert str(tmp_path).encode() not in b"".join(files(tmp_path / "one").values())
+
+
+def _rest(source: Source) -> tuple[str, str, str, str, str]:
+    return source.speaker, source.chapter, source.sex, source.subset, source.text
+
+
+def test_unusable_files_are_listed_with_their_reasons(tmp_path: Path, sources: Make) -> None:
+    made = sources(6)
+    made[0].path.write_bytes(b"")
+    made[1].path.write_bytes(b"no audio at all " * 20)
+    soundfile.write(made[2].path, np.array([np.nan, 0.5], np.float32), 16000, subtype="FLOAT")
+    made[3].path.unlink()
+    report = pack(made, tmp_path / "out", progress=False)
+    assert report[:2] == (2, 4)
+    assert Corpus.open(tmp_path / "out").ids == ["u00", "u01"]
+    lines = (tmp_path / "out" / "skipped.tsv").read_text().splitlines()
+    assert lines[0] == "path\treason"
+    reasons = dict(line.split("\t") for line in lines[1:])
+    assert "empty" in reasons["s2/u05.wav"]
+    assert "cannot be decoded" in reasons["s1/u04.wav"]
+    assert "NaN" in reasons["s0/u03.wav"]
+    assert reasons["s2/u02.wav"] == "no such file"
+
+
+def test_stereo_at_another_rate_is_mixed_down_and_resampled(tmp_path: Path) -> None:
+    time = np.arange(44100) / 44100
+    wave = 0.4 * np.sin(2 * np.pi * 500 * time)
+    soundfile.write(tmp_path / "a.flac", np.stack([wave, wave], 1), 44100)
+    pack([Source("a", tmp_path / "a.flac", "s")], tmp_path / "out", progress=False)
+    samples = Corpus.open(tmp_path / "out").waveform(0) / 32768
+    expected = 0.4 * np.sin(2 * np.pi * 500 * np.arange(16000) / 16000)
+    assert samples.shape == expected.shape
+    assert np.abs(samples - expected)[400:-400].max() < 1e-3
+
+
+def test_a_finished_corpus_is_left_alone_and_another_is_refused(tmp_path: Path, sources: Make) -> None:
+    made, out = sources(6), tmp_path / "out"
+    first = pack(made, out, progress=False)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert pack(made, out, progress=False) == (*first[:3], False)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
+    with pytest.raises(InputError, match="other files or settings; remove it"):
+        pack(made[1:], out, progress=False)
+    with pytest.raises(InputError, match="not a packed corpus"):
+        pack(made, tmp_path / "audio", progress=False)
+
+
+def test_clashing_and_unusable_ids_and_nothing_are_refused(tmp_path: Path) -> None:
+    clash = [Source("a", tmp_path / name, "s") for name in ("a.wav", "a.flac")]
+    with pytest.raises(InputError, match=r"a\.wav and .*a\.flac"):
+        pack(clash, tmp_path / "out", progress=False)
+    with pytest.raises(InputError, match="printable"):
+        pack([Source("a\nb", tmp_path / "a.wav", "s")], tmp_path / "out", progress=False)
+    with pytest.raises(InputError, match="at least one"):
+        pack([], tmp_path / "out", progress=False)
+
+
+def test_two_packings_do_not_share_a_folder(tmp_path: Path, sources: Make) -> None:
+    lock = tmp_path / "out" / "packing" / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is packing"):
+            pack(sources(3), tmp_path / "out", progress=False)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, sources: Make) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        pack(sources(3), tmp_path / "file" / "out", progress=False)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 50)), st.integers(1, 100))
+def test_cut_keeps_everything_fills_shards_and_never_overfills(lengths: list[int], most: int) -> None:
+    counts = cut(lengths, most)
+    assert sum(counts) == len(lengths)
+    place = 0
+    for count in counts:
+        run = lengths[place : place + count]
+        assert count == 1 or sum(run) <= most
+        place += count
+        assert place == len(lengths) or sum(run) + lengths[place] > most
+
+
+# Each run is a fork, so that torch is imported once. `die_at(n)` kills the process with SIGKILL at its n-th moment of
+# interest: before and after each file takes its final name, and after each decoded utterance.
+KILLS = """
+import os, signal, sys, time
+from pathlib import Path
+import pyarrow.parquet, soundfile  # so that no child has to
+sys.path.insert(0, sys.argv[2])
+from conftest import write_sources
+from cpc.corpus import pack, shards
+
+os.fsync = lambda file: None  # slow, and SIGKILL does not lose what the system holds
+folder = Path(sys.argv[1])
+sources = write_sources(folder / "audio", 10)
+sources[5].path.write_bytes(b"broken")
+
+def die_at(last):
+    passed = [0]
+    def moment():
+        passed[0] += 1
+        if passed[0] == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    rename, decode = Path.replace, shards.decode
+    def replace(path, target):
+        moment()
+        rename(path, target)
+        moment()
+    def decode_then(path, rate):
+        moment()
+        return decode(path, rate)
+    Path.replace, shards.decode = replace, decode_then
+
+def run(out, last=0, delay=None):
+    child = os.fork()
+    if child == 0:
+        die_at(last)
+        pack(sources, out, workers=2, shard_samples=2500, progress=False)
+        os._exit(0)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def content(out):
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+assert run(folder / "warm") == 0
+start = time.monotonic()
+assert run(folder / "whole") == 0
+seconds = time.monotonic() - start
+whole = content(folder / "whole")
+assert "corpus.json" in whole and not any(name.startswith("packing") for name in whole), whole.keys()
+
+killed = 0
+for last in range(1, 200):
+    out = folder / f"at{last}"
+    code = run(out, last)
+    killed += code == -signal.SIGKILL
+    assert code in (0, -signal.SIGKILL), code
+    assert run(out) == 0
+    assert content(out) == whole, f"killed at moment {last}"
+    if code == 0:
+        break
+assert killed > 30, killed
+
+for step in range(6):  # any moment at all, and twice in a row
+    out = folder / f"after{step}"
+    run(out, delay=seconds * step / 6)
+    run(out, delay=seconds * (5 - step) / 6)
+    assert run(out) == 0
+    assert content(out) == whole, f"killed after {step}"
+print(killed)
+"""
+
+
+def test_killed_at_any_moment_then_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr

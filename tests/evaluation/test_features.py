@@ -1,0 +1,93 @@
+"""Features in padded batches are those of each utterance alone, in the order that was asked for."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from cpc.config import InputError, validate
+from cpc.corpus import Corpus
+from cpc.evaluation import features as features_module
+from cpc.evaluation.features import Features, Layer, extract, extract_features
+from cpc.model import CPC, ModelConfig, build
+from cpc.nn.frontends import MFCC39, LogMel
+
+
+def model(norm: str = "channel") -> CPC:
+    settings = {"encoder": {"channels": 16, "norm": norm}, "context": {"hidden": 12}}
+    return build(validate(ModelConfig, settings), seed=1)
+
+
+SUBJECTS: dict[str, Callable[[], Features]] = {
+    "mfcc": MFCC39,
+    "logmel": LogMel,
+    "z": lambda: Layer(model(), "z"),
+    "c": lambda: Layer(model("none"), "c"),
+    "c, batch norm": lambda: Layer(model("batch").train(), "c"),
+}
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("batch_samples", [1, 60_000, 1 << 20])
+def test_batches_equal_one_by_one(chords: Corpus, subject: str, batch_samples: int) -> None:
+    features = SUBJECTS[subject]()
+    rows = np.random.default_rng(0).permutation(len(chords))[:15]
+    table = extract_features(features, chords, rows, batch_samples=batch_samples)
+    if isinstance(features, Layer):
+        features.model.eval()
+    for i, row in enumerate(rows.tolist()):
+        waveform = torch.from_numpy(chords.waveform(row).astype(np.float32) / 2**15)[None]
+        if features.frames(waveform.shape[1]) == 0:
+            assert len(table.utterance(i)) == 0
+            continue
+        with torch.inference_mode():
+            torch.testing.assert_close(table.utterance(i), features(waveform)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_an_utterance_too_short_for_a_frame_has_none(chords: Corpus) -> None:
+    rows = np.array([chords.row("s1-c0-01"), chords.row("s0-c0-silent"), chords.row("s2-c0-02")])
+    counts = extract_features(MFCC39(), chords, rows).counts
+    assert counts[1] == 0
+    assert counts[0] > 0 < counts[2]
+
+
+def test_both_layers_come_from_one_pass(chords: Corpus) -> None:
+    subject, rows = model(), np.arange(6)
+    both = extract(subject, chords, rows)
+    assert list(both) == ["z", "c"]
+    assert both["z"].frames.shape[1] == 16
+    assert both["c"].frames.shape[1] == 12
+    for layer in ("z", "c"):
+        alone = extract_features(Layer(subject, layer), chords, rows)
+        torch.testing.assert_close(both[layer].frames, alone.frames)
+
+
+def test_the_model_keeps_its_mode(chords: Corpus) -> None:
+    subject = model("batch").train()
+    before = {name: value.clone() for name, value in subject.state_dict().items()}
+    extract(subject, chords, np.arange(4))
+    assert subject.training
+    assert all(torch.equal(value, before[name]) for name, value in subject.state_dict().items())
+
+
+def test_padding_is_less_than_an_eighth_and_shapes_are_few() -> None:
+    lengths = range(1 << 13, 1 << 19, 97)
+    padded = [features_module._rounded_up(n) for n in lengths]
+    assert all(n <= p < n * 9 / 8 for n, p in zip(lengths, padded, strict=True))
+    assert len(set(padded)) <= 8 * 6 + 1  # eight an octave, six octaves, and the end of the last
+
+
+def test_settings_tell_models_apart() -> None:
+    one, other = (Layer(build(ModelConfig(), seed), "c") for seed in (0, 1))
+    assert one.settings == Layer(build(ModelConfig(), 0), "c").settings
+    assert one.settings != other.settings
+    assert one.settings != Layer(one.model, "z").settings
+    assert one.name == "CPC c"
+
+
+def test_another_sample_rate_is_refused(chords: Corpus) -> None:
+    settings = {"encoder": {"channels": 4}, "context": {"hidden": 4}, "sample_rate": 8000}
+    subject = build(validate(ModelConfig, settings), 0)
+    with pytest.raises(InputError, match="16000 Hz where CPC z needs 8000"):
+        extract(subject, chords, np.arange(2))

@@ -1,0 +1,68 @@
+"""Slow, obvious oracles: loops and gathered vectors, written from the papers' formulas."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def info_nce(positive: float | Tensor, negatives: list[Tensor]) -> Tensor:
+    """−log( e^p / (e^p + Σ e^n) ), term by term (van den Oord 2018, eq. 4)."""
+    positive = torch.as_tensor(positive)
+    total = positive.exp()
+    for negative in negatives:
+        total = total + negative.exp()
+    return -(positive.exp() / total).log()
+
+
+def cpc_losses(
+    z: Tensor, c: Tensor, weight: Tensor, drawn: dict[tuple[int, int], Tensor], group: int, scale: float
+) -> list[Tensor]:
+    """The loss of each step k for z (batch, frame, dim), c (batch, frame, hidden), weight (step, dim, hidden).
+
+    `drawn[k, start]` holds the flat keys (anchor, negative) of the group of `group` sequences that begins at
+    sequence `start`; key s · frames + t is frame t of its sequence s.
+    """
+    batch, frames, _ = z.shape
+    steps = len(weight)
+    losses = []
+    for k in range(1, steps + 1):
+        terms = []
+        for start in range(0, batch, group):
+            keys = [z[start + s, t] for s in range(group) for t in range(frames)]
+            row = 0
+            for s in range(group):
+                for t in range(frames - steps):
+                    prediction = weight[k - 1] @ c[start + s, t]
+                    positive = scale * torch.dot(prediction, z[start + s, t + k])
+                    negatives = [scale * torch.dot(prediction, keys[i]) for i in drawn[k, start][row].tolist()]
+                    terms.append(info_nce(positive, negatives))
+                    row += 1
+        losses.append(torch.stack(terms).mean())
+    return losses
+
+
+def chance(negatives: int) -> float:
+    """The loss of a score that knows nothing: one of 1 + M at random."""
+    return math.log(1 + negatives)
+
+
+def gathered_criterion(z: Tensor, c: Tensor, weight: Tensor, negatives: int, generator: torch.Generator) -> Tensor:
+    """The usual criterion of public CPC code: gather negative vectors, expand, multiply. Loss: mean over k.
+
+    Negatives are shared by all steps and drawn over the whole batch, as is usual.
+    """
+    batch, frames, dim = z.shape
+    steps = len(weight)
+    anchors = frames - steps
+    flat = z.reshape(-1, dim)
+    index = torch.randint(0, len(flat), (batch, anchors, negatives), generator=generator, device=z.device)
+    others = flat[index]  # (batch, anchor, negative, dim)
+    losses = []
+    for k in range(1, steps + 1):
+        predicted = c[:, :anchors] @ weight[k - 1].T
+        keys = torch.cat([z[:, k : k + anchors, None], others], dim=2)  # (batch, anchor, 1 + negative, dim)
+        scores = (predicted[:, :, None] * keys).sum(-1)
+        target = torch.zeros(batch * anchors, dtype=torch.long, device=z.device)
+        losses.append(torch.nn.functional.cross_entropy(scores.flatten(0, 1), target))
+    return torch.stack(losses).mean()

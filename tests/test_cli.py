@@ -1,0 +1,51 @@
+"""The command line: bad input gives clear lines and exit status 2, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def cli(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "cpc", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train"], "cpc: RECIPE: must be given first"),
+        (["train", "optim.lr=1"], "cpc: RECIPE: must be given first"),
+        (["train", "nowhere.yaml"], "cpc: recipe nowhere.yaml: no such file; give a YAML file or one of the presets"),
+        (["train", "small", "data.corpus=nowhere"], "cpc: corpus=nowhere: not a packed corpus"),
+        (["train", "small", "data.corpus=x", "optim.lrr=1"], "no such key; did you mean optim.lr?"),
+        (["train", "--resume", "nowhere"], "cpc: resume=nowhere: holds no config.yaml"),
+        (["probe", "phone", "nowhere", "data"], "cpc: run=nowhere: not the folder of a run"),
+        (["embed", "nowhere", "in", "out"], "cpc: nowhere: no such file or folder"),
+        (["compare", "nothing"], "cpc: experiment=nothing: not in"),
+        (["embed", "x", "y", "z", "--device", "tpu9"], "cpc: device=tpu9: not a device"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words: list[str], message: str) -> None:
+    done = cli(*words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_wrong_setting_is_named_on_a_line_of_its_own() -> None:
+    done = cli("train", "small", "data.corpus=x", "loss.steps=0", "windows.size=3")
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("cpc: command line: ") for line in lines)
+
+
+def test_version() -> None:
+    assert cli("--version").stdout.startswith("cpc 0.")
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
+    cli("train", "small", "data.corpus=nowhere")
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,134 @@
+"""The CPC loss against the slow oracle, and its laws."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpc.contrast import All, Dot, Grid, Uniform
+from cpc.model import Latents
+from cpc.objective import CPCLoss, blocks, positives
+from tests import reference
+
+STEPS, DIM, HIDDEN, COUNT, SCALE = 3, 5, 4, 7, 0.3
+
+
+def latents(batch: int, frames: int, dtype: torch.dtype, seed: int = 0) -> Latents:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(batch, frames, DIM, dtype=dtype, generator=generator)
+    c = torch.randn(batch, frames, HIDDEN, dtype=dtype, generator=generator)
+    return Latents(z.requires_grad_(), c.requires_grad_())
+
+
+def criterion(group: int, dtype: torch.dtype) -> CPCLoss:
+    torch.manual_seed(1)
+    loss = CPCLoss(STEPS, DIM, HIDDEN, Uniform(COUNT, 0.5), score=Dot(scale=SCALE), group=group)
+    return loss.to(dtype)
+
+
+def replay(batch: int, frames: int, group: int, seed: int) -> dict[tuple[int, int], torch.Tensor]:
+    """The negatives that `CPCLoss` draws from a generator of this seed, by step and first sequence of the group."""
+    generator, drawn = torch.Generator().manual_seed(seed), {}
+    for k in range(1, STEPS + 1):
+        where = positives(group, frames - STEPS, frames, k, torch.device("cpu"))
+        found = Uniform(COUNT, 0.5).draw(where, Grid(group, frames), batch // group, generator)
+        drawn |= {(k, number * group): indices for number, indices in enumerate(found)}
+    return drawn
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("batch", "group"), [(4, 4), (4, 2), (6, 3)])
+def test_equals_the_oracle(batch: int, group: int, dtype: torch.dtype, tolerance: float) -> None:
+    frames = 8
+    given_latents, loss = latents(batch, frames, dtype), criterion(group, dtype)
+    ours = loss(given_latents, torch.Generator().manual_seed(5))
+    z, c = given_latents
+    expected = reference.cpc_losses(z, c, loss.heads.weight, replay(batch, frames, group, 5), group, SCALE)
+    torch.testing.assert_close(ours.per_step, torch.stack(expected), rtol=tolerance, atol=tolerance)
+    inputs = (z, c, loss.heads.weight)
+    fast = torch.autograd.grad(ours.loss, inputs)
+    slow = torch.autograd.grad(torch.stack(expected).mean(), inputs)
+    for a, b in zip(fast, slow, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_uneven_groups_equal_the_oracle() -> None:
+    """Seven sequences in groups of at most three: one group of three, then two of two."""
+    assert list(blocks(7, 3)) == [(slice(0, 3), 3), (slice(3, 7), 2)]
+    batch, frames = 7, 8
+    given_latents, loss = latents(batch, frames, torch.float64), criterion(3, torch.float64)
+    ours = loss(given_latents, torch.Generator().manual_seed(5))
+    z, c = (tensor.detach() for tensor in given_latents)
+    generator = torch.Generator().manual_seed(5)
+    drawn: dict[int, dict[tuple[int, int], torch.Tensor]] = {3: {}, 2: {}}
+    for k in range(1, STEPS + 1):
+        for block, size in blocks(batch, 3):
+            where = positives(size, frames - STEPS, frames, k, torch.device("cpu"))
+            groups = (block.stop - block.start) // size
+            found = Uniform(COUNT, 0.5).draw(where, Grid(size, frames), groups, generator)
+            drawn[size] |= {(k, number * size): indices for number, indices in enumerate(found)}
+    expected = torch.zeros(STEPS, dtype=torch.float64)
+    for block, size in blocks(batch, 3):
+        part = reference.cpc_losses(z[block], c[block], loss.heads.weight.detach(), drawn[size], size, SCALE)
+        expected += torch.stack(part) * (block.stop - block.start) / batch
+    torch.testing.assert_close(ours.per_step.detach(), expected, rtol=1e-10, atol=1e-10)
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_blocks_cover_the_batch_in_near_equal_groups(batch: int, group: int) -> None:
+    found = list(blocks(batch, group))
+    assert [b.start for b, _ in found] == [0, *(b.stop for b, _ in found[:-1])]
+    assert found[-1][0].stop == batch
+    sizes = [size for _, size in found]
+    assert max(sizes) <= group
+    assert max(sizes) - min(sizes) <= 1
+    assert all((b.stop - b.start) % size == 0 for b, size in found)
+    assert sum((b.stop - b.start) // size for b, size in found) == math.ceil(batch / group)
+
+
+def test_chance_loss_bound_and_ceiling() -> None:
+    loss = CPCLoss(STEPS, DIM, HIDDEN, Uniform(COUNT))
+    torch.nn.init.zeros_(loss.heads.weight)  # every score is 0
+    found = loss(latents(4, 9, torch.float32))
+    ceiling = reference.chance(COUNT)
+    torch.testing.assert_close(found.per_step, torch.full((STEPS,), ceiling))
+    torch.testing.assert_close(found.bound, torch.zeros(STEPS), atol=1e-6, rtol=0)
+    assert found.ceiling == pytest.approx(ceiling)
+    assert found.accuracy.max() == 0  # a tie is not a win
+
+
+def test_perfect_prediction_reaches_the_ceiling() -> None:
+    """z that names its place, and heads that look it up: loss 0, accuracy 1, bound ln(1 + M)."""
+    frames = 6
+    z = torch.eye(2 * frames).view(2, frames, 2 * frames) * 40
+    loss = CPCLoss(1, 2 * frames, 2 * frames, Uniform(COUNT))
+    with torch.no_grad():
+        loss.heads.weight.copy_(torch.roll(torch.eye(2 * frames), 1, dims=0)[None])  # place i predicts place i + 1
+    found = loss(Latents(z, z))
+    assert found.loss < 1e-6
+    assert found.accuracy.tolist() == [1.0]
+    assert found.bound.item() == pytest.approx(found.ceiling, abs=1e-5)
+
+
+def test_permuting_the_batch_changes_nothing_with_all_negatives() -> None:
+    loss = CPCLoss(STEPS, DIM, HIDDEN, All())
+    z, c = latents(4, 8, torch.float64)
+    loss = loss.double()
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(loss(Latents(z, c)).per_step, loss(Latents(z[order], c[order])).per_step)
+
+
+def test_too_few_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="frames=3: must exceed steps=3"):
+        criterion(4, torch.float32)(latents(4, 3, torch.float32))
+
+
+def test_half_precision_scores_are_compared_in_float32() -> None:
+    loss = criterion(4, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(latents(4, 8, torch.float32), torch.Generator().manual_seed(0))
+    full = loss(latents(4, 8, torch.float32), torch.Generator().manual_seed(0))
+    assert found.per_step.dtype == torch.float32
+    torch.testing.assert_close(found.per_step, full.per_step, rtol=0.02, atol=0.02)
