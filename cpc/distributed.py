@@ -1,6 +1,8 @@
 """Where a process runs: its device and numeric precision (one process for now)."""
 
+import ctypes
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +44,20 @@ def has_bf16(chosen: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def keep_freed_memory(chosen: torch.device) -> None:
+    """On a CPU with glibc, let malloc keep the memory of large tensors that are freed, for the next ones.
+
+    By default every tensor above 32 MB at most comes from a fresh mapping and goes back to the system, and the page
+    faults cost as much as the convolutions: keeping it makes float32 inference about 2 × and training 1.3 × faster
+    (`benchmarks/step.py --allocator` measures it). The process holds on to its peak instead.
+    """
+    if chosen.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        with suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-4, 0)  # M_MMAP_MAX: no mappings of their own for large blocks
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: do not give the end of the heap back
 
 
 def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "bf16"]:

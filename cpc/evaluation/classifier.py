@@ -37,12 +37,10 @@ _UNCONVERGED = (
 class Fitting:
     """How a classifier is trained.
 
-    l2: strength on the standardised weights, not on the biases. Small enough to leave the accuracy of
-    frame-wise
+    l2: strength on the standardised weights, not on the biases. Small enough to leave the accuracy of frame-wise
         probes alone, large enough that separable classes (utterance means) have a finite minimum.
-    tolerance: converged when an iteration changes J by less than this share of it, or when the largest
-    entry of the
-        gradient is below it.
+    tolerance: converged when an iteration changes J by less than this share of it, or when the largest entry of
+        the gradient is below it.
     max_frames: train on this many frames drawn without replacement; None for all.
     """
 

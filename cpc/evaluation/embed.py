@@ -18,6 +18,7 @@ from torch import Tensor
 from cpc.audio import Undecodable, decode, find_audio
 from cpc.config import InputError
 from cpc.corpus.progress import show_progress
+from cpc.distributed import keep_freed_memory
 from cpc.model import CPC, Latents
 
 PIECE = 60  # seconds: longer files go through in pieces
@@ -42,6 +43,7 @@ def embed(
     Raises:
         InputError: `source` has no audio, or two files would write the same .npy.
     """
+    keep_freed_memory(next(model.parameters()).device)
     files = find_audio(source)
     targets = _targets(files, Path(source), Path(out))
     report = Embedded([], [])
@@ -52,7 +54,7 @@ def embed(
             for path, frames in _embed_all(model, good, layer):
                 _write(targets[path], frames)
                 report.written.append(targets[path])
-            report.skipped += [(p, w) for p, w in zip(chunk, decoded, strict=True) if isinstance(w, str)]
+            report.skipped.extend((p, w) for p, w in zip(chunk, decoded, strict=True) if isinstance(w, str))
             for wave in decoded:
                 bar.tick(0 if isinstance(wave, str) else len(wave))
     return report

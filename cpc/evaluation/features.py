@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cpc.config import InputError, dump
 from cpc.corpus.corpus import Corpus
 from cpc.corpus.progress import show_progress
+from cpc.distributed import keep_freed_memory
 from cpc.model import CPC
 
 LayerName = Literal["z", "c"]
@@ -211,6 +212,7 @@ def _rounded_up(samples: int) -> int:
 
 @torch.inference_mode()
 def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameTable]:
+    keep_freed_memory(device)
     counts = np.array([plan.features.frames(int(n)) for n in plan.samples], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     frames: dict[str, Tensor] = {}

@@ -32,6 +32,7 @@ def save(
     metadata = {"cpc": json.dumps({"format": FORMAT, **header, "versions": versions()})}
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata)
+    partial.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     partial.replace(path)

@@ -50,6 +50,7 @@ class Job:
                 "they must agree, so pack it again or change the setting"
             )
         device = distributed.device(recipe.training.device)
+        distributed.keep_freed_memory(device)
         model = build(recipe.model, recipe.seed).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(recipe.seed, "heads"))

@@ -18,7 +18,8 @@ from cpc.config import InputError
 from cpc.corpus import Corpus, overlap, pack
 from data_prep import sentences, synthetic
 from data_prep.espeak import INVENTORY
-from data_prep.synthetic import cast, chapters, make, utterance
+from data_prep.speakers import cast, chapters, utterance
+from data_prep.synthetic import make
 
 SMALL = {"speakers": 6, "hours": 0.02}
 COMMAND = [sys.executable, "-m", "data_prep.synthetic"]
