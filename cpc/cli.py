@@ -49,15 +49,21 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    if wanted:
         from cpc.version import __version__
 
         print(f"cpc {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """Contrastive Predictive Coding on audio: train, probe, embed and compare speech representations."""
 
 
 @app.command()

@@ -18,7 +18,7 @@ class ServedCPC(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc] #
     def load_context(self, context: Any) -> None:
         self.model = cpc.load(context.artifacts["checkpoint"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # hints would be a schema
         waveform = torch.as_tensor(np.atleast_2d(np.asarray(model_input, dtype=np.float32)))
         with torch.inference_mode():
             latents = self.model(waveform)

@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 RUNS = Path("runs")
 SYSTEM_SECONDS = 10  # between two readings of processor, memory and GPU
+_CHOSEN_HERE = {""}  # MLflow keeps its store in MLFLOW_TRACKING_URI: these values are ours, not the user's
 
 
 def connect(root: Path = RUNS) -> "MlflowClient":
     """A client of the store: MLFLOW_TRACKING_URI if set, else SQLite in `root`."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     import mlflow
 
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    for name in ("mlflow", "alembic"):  # after the import, which sets them up: their news are of no use to a user
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if os.environ.get("MLFLOW_TRACKING_URI", "") in _CHOSEN_HERE:
         root.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(_local_store(root))  # which sets MLFLOW_TRACKING_URI too
+        _CHOSEN_HERE.add(_local_store(root))
+        mlflow.set_tracking_uri(_local_store(root))
     return mlflow.MlflowClient()
 
 

@@ -5,6 +5,7 @@ Everything here is a pure function of the seed and of ids.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from cpc.audio import SAMPLE_RATE, resample, to_int16
+from cpc.corpus.shards import write_text
 from cpc.seeding import numpy_generator
 from data_prep import espeak, sentences
 
@@ -134,3 +136,20 @@ def _in_seconds(phones: list[espeak.Phone], end: float) -> list[tuple[float, flo
     """Phones in seconds; the last one lasts to the `end` of the resampled audio, which rounding may have moved."""
     edges = [phone.start / espeak.SAMPLE_RATE for phone in phones] + [end]
     return [(*times, phone.name) for times, phone in zip(pairwise(edges), phones, strict=True)]
+
+
+def write_tables(out: Path, people: Sequence[Speaker], minutes: Mapping[Chapter, float]) -> None:
+    """SPEAKERS.TXT and CHAPTERS.TXT as LibriSpeech has them."""
+    lines = [";ID  |SEX| SUBSET           |MINUTES| NAME\n"]
+    for who in people:
+        spoken = sum(length for chapter, length in minutes.items() if chapter.speaker == who)
+        name = f"eSpeak NG {who.voice.name}, pitch {who.voice.pitch} of range {who.voice.pitch_range}"
+        lines.append(f"{who.id:<5}| {who.sex} | {who.subset:<17}| {spoken:5.2f} | {name}\n")
+    sessions = [";ID    |READER|MINUTES| SUBSET           | PROJ.|BOOK ID| CH. TITLE | PROJECT TITLE\n"]
+    for number, (chapter, length) in enumerate(minutes.items()):
+        who, title = chapter.speaker, f"Session {number % CHAPTERS + 1}"
+        sessions.append(
+            f"{chapter.id:<7}| {who.id:<5}| {length:5.2f} | {who.subset:<17}| 0    | 0     | {title} | Synthetic\n"
+        )
+    write_text(out / "SPEAKERS.TXT", "".join(lines))
+    write_text(out / "CHAPTERS.TXT", "".join(sessions))

@@ -37,9 +37,9 @@ from cpc.audio import SAMPLE_RATE, write_flac
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Source, pack, write_alignment, write_split
 from cpc.corpus.progress import show_progress
-from cpc.corpus.shards import write_json, write_text
+from cpc.corpus.shards import write_json
 from data_prep import console, espeak, sentences
-from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, Speaker, cast, chapters, utterance
+from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, cast, chapters, utterance, write_tables
 
 FORMAT = 1  # raised whenever the same settings would give other bytes
 FEWEST_SPEAKERS = 4
@@ -147,7 +147,7 @@ def _audio(out: Path, count: int, hours: float, seed: int, workers: int, progres
         for samples in _each(missing, workers):
             state.tick(samples)
     books = {task.chapter: read_chapter(out, task.chapter) for task in tasks}
-    _write_tables(out, people, books)
+    write_tables(out, people, {chapter: sum(one.seconds for one in book) / 60 for chapter, book in books.items()})
     return [one for book in books.values() for one in book]
 
 
@@ -210,24 +210,6 @@ def read_chapter(out: Path, chapter: Chapter) -> list[Recorded]:
         onsets, offsets, labels = np.array(rows[id]).T
         recorded.append(Recorded(source, AlignedRow(id, onsets, offsets, labels.astype(np.int64))))
     return recorded
-
-
-def _write_tables(out: Path, people: Sequence[Speaker], books: dict[Chapter, list[Recorded]]) -> None:
-    """SPEAKERS.TXT and CHAPTERS.TXT as LibriSpeech has them."""
-    minutes = {chapter: sum(one.seconds for one in book) / 60 for chapter, book in books.items()}
-    lines = [";ID  |SEX| SUBSET           |MINUTES| NAME\n"]
-    for who in people:
-        spoken = sum(length for chapter, length in minutes.items() if chapter.speaker == who)
-        name = f"eSpeak NG {who.voice.name}, pitch {who.voice.pitch} of range {who.voice.pitch_range}"
-        lines.append(f"{who.id:<5}| {who.sex} | {who.subset:<17}| {spoken:5.2f} | {name}\n")
-    sessions = [";ID    |READER|MINUTES| SUBSET           | PROJ.|BOOK ID| CH. TITLE | PROJECT TITLE\n"]
-    for number, (chapter, length) in enumerate(minutes.items()):
-        who, title = chapter.speaker, f"Session {number % CHAPTERS + 1}"
-        sessions.append(
-            f"{chapter.id:<7}| {who.id:<5}| {length:5.2f} | {who.subset:<17}| 0    | 0     | {title} | Synthetic\n"
-        )
-    write_text(out / "SPEAKERS.TXT", "".join(lines))
-    write_text(out / "CHAPTERS.TXT", "".join(sessions))
 
 
 def _pack(out: Path, recorded: Sequence[Recorded], workers: int, progress: bool) -> None:

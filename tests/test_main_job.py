@@ -56,4 +56,7 @@ def test_from_audio_to_a_compared_experiment(home: Path) -> None:
     assert f"{len(written)} files written" in said
     assert sorted(path.stem for path in written) == corpus.ids
     frames = np.load(written[0])
-    assert frames.shape == (cpc.load(home / "runs" / "demo").frames(int(corpus.samples[0])), 32)
+    assert frames.shape == (
+        cpc.load(home / "runs" / "demo").frames(int(corpus.samples[corpus.row(written[0].stem)])),
+        32,
+    )

@@ -24,6 +24,7 @@ from cpc.model import CPC, Latents
 PIECE = 60  # seconds: longer files go through in pieces
 BATCH = 64  # files decoded together, so that similar lengths meet
 LayerName = Literal["z", "c"]
+Item = tuple[Path, Float32[np.ndarray, "..."]]  # a file and its samples, or its frames
 
 
 class Embedded(NamedTuple):
@@ -82,9 +83,7 @@ def latents_of(model: CPC, waveform: Float[Tensor, "sample"], piece: int = PIECE
     return Latents(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _embed_all(
-    model: CPC, items: Sequence[tuple[Path, Float32[np.ndarray, "sample"]]], layer: LayerName
-) -> Iterator[tuple[Path, Float32[np.ndarray, "frame dim"]]]:
+def _embed_all(model: CPC, items: Sequence[Item], layer: LayerName) -> Iterator[Item]:
     """Frames of each waveform; those up to PIECE in padded batches of similar length."""
     limit = PIECE * model.sample_rate
     device = next(model.parameters()).device
@@ -99,17 +98,15 @@ def _embed_all(
 
 
 @torch.inference_mode()
-def _embed_batch(
-    model: CPC, batch: Sequence[tuple[Path, Float32[np.ndarray, "sample"]]], layer: LayerName, device: torch.device
-) -> Iterator[tuple[Path, Float32[np.ndarray, "frame dim"]]]:
+def _embed_batch(model: CPC, batch: Sequence[Item], layer: LayerName, device: torch.device) -> list[Item]:
     lengths = [len(wave) for _, wave in batch]
     longest = -(-max(lengths) // 8000) * 8000  # half seconds: few shapes, each planned once
     waves = torch.zeros(len(batch), longest)
     for row, (_, wave) in zip(waves, batch, strict=True):
         row[: len(wave)] = torch.from_numpy(wave)
     frames = getattr(model(waves.to(device), torch.tensor(lengths, device=device)), layer).float().cpu()
-    for (path, _), own, length in zip(batch, frames, lengths, strict=True):
-        yield path, own[: model.frames(length)].numpy()
+    counts = [model.frames(length) for length in lengths]
+    return [(path, own[:count].numpy()) for (path, _), own, count in zip(batch, frames, counts, strict=True)]
 
 
 def _targets(files: Sequence[Path], source: Path, out: Path) -> dict[Path, Path]:
