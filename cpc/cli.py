@@ -47,6 +47,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("cpc: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("mlflow"):
+            raise
+        print(f"cpc: MLflow: {' '.join(str(error).split())}; is MLFLOW_TRACKING_URI right?", file=sys.stderr)
+        sys.exit(1)
 
 
 def _say_version(wanted: bool) -> None:

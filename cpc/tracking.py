@@ -4,11 +4,13 @@ The only importer of mlflow, and only when something is tracked or read. Trainin
 evaluation adds its results to the run of the model that it judged.
 """
 
+import io
 import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,7 +80,7 @@ class Tracker:
 
         self.client = connect(root)
         os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", str(SYSTEM_SECONDS))
-        known = run_id if run_id and _is_active(self.client, run_id) else None
+        known = run_id if run_id and is_active(self.client, run_id) else None
         run = mlflow.start_run(
             run_id=known,
             experiment_id=experiment_id(self.client, experiment, root),
@@ -122,14 +124,13 @@ class Tracker:
         import mlflow
 
         served = Path(__file__).with_name("served.py")
-        requirements: Sequence[str] = [f"cpc-audio=={versions()['cpc']}"]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no signature: waveforms have any length
+        # MLflow advises at length to add a signature, which waveforms of any length do not have.
+        with redirect_stderr(io.StringIO()):
             mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(served),
                 artifacts={"checkpoint": str(checkpoint)},
-                pip_requirements=list(requirements),
+                pip_requirements=[f"cpc-audio=={versions()['cpc']}"],
             )
 
     def close(self, status: Status) -> None:
@@ -140,7 +141,8 @@ class Tracker:
         mlflow.end_run(status)
 
 
-def _is_active(client: "MlflowClient", run_id: str) -> bool:
+def is_active(client: "MlflowClient", run_id: str) -> bool:
+    """True if the store has this run and it was not deleted."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -16,7 +16,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from cpc.audio import SAMPLE_RATE, resample, to_int16
-from cpc.corpus.shards import write_text
+from cpc.files import write_text
 from cpc.seeding import numpy_generator
 from data_prep import espeak, sentences
 

@@ -37,7 +37,7 @@ from cpc.audio import SAMPLE_RATE, write_flac
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Source, pack, write_alignment, write_split
 from cpc.corpus.progress import show_progress
-from cpc.corpus.shards import write_json
+from cpc.files import write_json
 from data_prep import console, espeak, sentences
 from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, cast, chapters, utterance, write_tables
 

@@ -13,6 +13,7 @@ LAYERS = {
     "cpc.seeding": 0,
     "cpc.version": 0,
     "cpc.distributed": 0,
+    "cpc.files": 0,
     "cpc.audio": 1,
     "cpc.corpus": 1,
     "cpc.contrast": 1,

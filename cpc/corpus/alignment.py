@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from cpc.config import InputError
 from cpc.corpus import shards
+from cpc.files import atomic, write_json
 
 
 class AlignedRow(NamedTuple):
@@ -92,10 +93,10 @@ def write_alignment(
     schema = pa.schema([*types.items(), ("label", pa.list_(pa.int16()))])
     columns = [[row[column] for row in ordered] for column in range(4)]
     path = Path(corpus_dir) / "labels" / f"{scheme}.parquet"
-    with shards.atomic(path) as file:
+    with atomic(path) as file:
         pq.write_table(pa.table(columns, schema=schema), file)
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
-    shards.write_json(path.with_suffix(".json"), {"inventory": list(inventory), "source": source, "sha256": sha})
+    write_json(path.with_suffix(".json"), {"inventory": list(inventory), "source": source, "sha256": sha})
     return len(ordered)
 
 

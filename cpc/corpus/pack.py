@@ -21,6 +21,7 @@ from cpc.corpus.plan import Job, check, digest, plan
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import Part
 from cpc.corpus.source import Source
+from cpc.files import write_json, write_text
 
 SHARD_SAMPLES = 1 << 25  # 35 minutes at 16 kHz, 64 MiB: the most that a kill costs each worker
 
@@ -119,7 +120,7 @@ def _write_shards(job: Job, counts: Sequence[int]) -> None:
             sources = job.sources[starts[shard] : starts[shard + 1]]
             target = shards.shard_path(job.out, shard)
             part = shards.write_shard(sources, target, shard, job.sample_rate, root=job.root, tick=tick)
-            shards.write_json(job.part(shard), part._asdict())
+            write_json(job.part(shard), part._asdict())
 
         with ThreadPoolExecutor(job.workers) as pool:
             futures = [pool.submit(write, shard) for shard in missing]
@@ -139,7 +140,7 @@ def _finish(job: Job, identity: str, count: int) -> PackReport:
     """Join the parts: manifest, skipped files, and last of all corpus.json, which makes it a corpus."""
     totals = _Totals(job, count)
     shards.write_manifest(job.out / "manifest.parquet", totals.parts())
-    shards.write_text(job.out / "skipped.tsv", "path\treason\n" + "".join(totals.skipped))
+    write_text(job.out / "skipped.tsv", "path\treason\n" + "".join(totals.skipped))
     info = {
         "format": shards.FORMAT,
         "sample_rate": job.sample_rate,
@@ -151,7 +152,7 @@ def _finish(job: Job, identity: str, count: int) -> PackReport:
         "digest": totals.sha.hexdigest(),
         "plan": identity,
     }
-    shards.write_json(job.out / "corpus.json", info)
+    write_json(job.out / "corpus.json", info)
     return PackReport(totals.utterances, len(totals.skipped), totals.samples / job.sample_rate)
 
 

@@ -15,6 +15,7 @@ from cpc.config import InputError
 from cpc.corpus import shards
 from cpc.corpus.progress import Progress, show_progress
 from cpc.corpus.source import Source
+from cpc.files import write_json
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def plan(job: Job, identity: str) -> list[int]:
     """
     path = job.work / "plan.json"
     if not path.is_file():
-        shards.write_json(path, {"digest": identity, "counts": cut(_lengths(job), job.shard_samples)})
+        write_json(path, {"digest": identity, "counts": cut(_lengths(job), job.shard_samples)})
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["digest"] != identity:
         raise job.taken("the unfinished packing of other files or settings")

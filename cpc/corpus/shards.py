@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,6 +14,7 @@ import numpy as np
 
 from cpc.audio import Undecodable, decode, to_int16
 from cpc.corpus.source import Source
+from cpc.files import atomic
 
 FORMAT = 1
 SAMPLE = np.dtype("<i2")
@@ -29,32 +28,6 @@ class Part(NamedTuple):
     rows: list[list[Any]]  # TEXT_COLUMNS, then shard, offset, samples
     skipped: list[list[str]]  # path, reason
     sha256: str  # of the shard's samples
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing under a temporary name; it appears, complete and on the disk, only on success.
-
-    The temporary name is always the same, so that what a killed process left is overwritten by the next one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically, with the same bytes on every system."""
-    with atomic(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_ids(path: Path) -> list[str]:

@@ -12,8 +12,8 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from cpc.config import InputError
-from cpc.corpus import shards
 from cpc.corpus.corpus import Corpus
+from cpc.files import write_text
 
 
 class Overlap(NamedTuple):
@@ -26,7 +26,7 @@ class Overlap(NamedTuple):
 
 def write_split(corpus_dir: Path, name: str, ids: Iterable[str]) -> None:
     """Write splits/NAME.txt."""
-    shards.write_text(Path(corpus_dir) / "splits" / f"{name}.txt", "".join(f"{id}\n" for id in ids))
+    write_text(Path(corpus_dir) / "splits" / f"{name}.txt", "".join(f"{id}\n" for id in ids))
 
 
 def hold_out(

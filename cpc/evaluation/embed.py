@@ -4,7 +4,6 @@ Short files share padded batches; long ones go through in pieces with the encode
 carried over. Either way the result is what the file gives alone, in one piece.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from cpc.audio import Undecodable, decode, find_audio
 from cpc.config import InputError
 from cpc.corpus.progress import show_progress
 from cpc.distributed import keep_freed_memory
+from cpc.files import atomic
 from cpc.model import CPC, Latents
 
 PIECE = 60  # seconds: longer files go through in pieces
@@ -53,7 +53,8 @@ def embed(
             decoded = list(pool.map(lambda path: _decode(path, model), chunk))
             good = [(path, wave) for path, wave in zip(chunk, decoded, strict=True) if isinstance(wave, np.ndarray)]
             for path, frames in _embed_all(model, good, layer):
-                _write(targets[path], frames)
+                with atomic(targets[path]) as file:
+                    np.save(file, np.ascontiguousarray(frames))
                 report.written.append(targets[path])
             report.skipped.extend((p, w) for p, w in zip(chunk, decoded, strict=True) if isinstance(w, str))
             for wave in decoded:
@@ -131,16 +132,6 @@ def _decode(path: Path, model: CPC) -> Float32[np.ndarray, "sample"] | str:
     if model.frames(len(wave)) < 1:
         return f"{len(wave)} samples are too few for one frame of {model.receptive_field}"
     return wave
-
-
-def _write(target: Path, frames: Float32[np.ndarray, "frame dim"]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, np.ascontiguousarray(frames))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
 
 
 def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:

@@ -13,7 +13,7 @@ from cpc.evaluation.baselines import probe_run
 from cpc.evaluation.compare import BASELINE
 from cpc.evaluation.features import LayerName
 from cpc.evaluation.result import ProbeResult
-from cpc.tracking import connect, experiment_id, log_now
+from cpc.tracking import connect, experiment_id, is_active, log_now
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -50,10 +50,22 @@ def probe_and_record(
         progress=progress,
         pretrain_ids=pretrain_ids(run),
     )
+    for result in results:
+        if result.features.startswith("CPC"):
+            result.write(_file(run, result))
     client = connect(run.parent)
+    if not is_active(client, state["run_id"]):
+        raise InputError(
+            f"run={run}: its MLflow run {state['run_id']} is not in {client.tracking_uri}; the results are in "
+            f"{run / 'probes'}, to have them in MLflow set MLFLOW_TRACKING_URI to the store that it was trained with"
+        )
     for result in results:
         _record(client, result, state, run)
     return results
+
+
+def _file(run: Path, result: ProbeResult) -> Path:
+    return run / "probes" / f"{result.task}-{Path(result.test).stem}-{result.slug}.json"
 
 
 def read_state(run: Path) -> dict[str, Any]:
@@ -85,10 +97,7 @@ def _record(client: "MlflowClient", result: ProbeResult, state: dict[str, Any], 
     protocol = f"{result.corpus}: {result.train} → {result.test}; {result.protocol}"
     log_now(client, target, {f"{name}/{k}": v for k, v in values.items()}, {name.replace("/", "."): protocol})
     if own:
-        file = run / "probes" / f"{result.task}-{Path(result.test).stem}-{result.slug}.json"
-        file.parent.mkdir(exist_ok=True)
-        result.write(file)
-        client.log_artifact(target, str(file), "probes")
+        client.log_artifact(target, str(_file(run, result)), "probes")
 
 
 def _baseline_run(client: "MlflowClient", experiment: str, features: str, root: Path) -> str:

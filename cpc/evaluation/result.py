@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cpc.config import InputError
-from cpc.corpus.shards import write_json
+from cpc.files import write_json
 
 Task = Literal["phone", "speaker_frame", "speaker_utterance"]
 TASKS: tuple[Task, ...] = get_args(Task)

@@ -16,6 +16,7 @@ import yaml
 
 from cpc import distributed
 from cpc.config import InputError, dump, flatten, load
+from cpc.files import write_json, write_text
 from cpc.tracking import RUNS, Status, Tracker
 from cpc.training.display import Display
 from cpc.training.job import Job
@@ -72,7 +73,7 @@ def _train(job: Job, folder: Path, progress: bool) -> Run:
     """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        _write(folder / "config.yaml", yaml.safe_dump(dump(job.recipe), sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(dump(job.recipe), sort_keys=False))
         return _tracked(job, folder, progress)
 
 
@@ -168,15 +169,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write_state(folder: Path, job: Job, status: str, metrics: dict[str, float]) -> None:
     state = {**job.identity, "experiment": job.recipe.experiment, "status": status, "step": job.step}
-    _write(folder / "run.json", json.dumps(state | {"seconds": job.seconds, "metrics": metrics}, indent=1))
+    write_json(folder / "run.json", state | {"seconds": job.seconds, "metrics": metrics})
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return state
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
