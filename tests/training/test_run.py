@@ -1,7 +1,6 @@
 """Training: it learns, it resumes bit for bit, it stops honestly, and it says what went wrong."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -156,7 +155,7 @@ def test_a_changed_corpus_is_refused_on_resume(tones: Path, tmp_path: Path) -> N
         cpc.resume(run.path, ["training.steps=9"], progress=False)
 
 
-def start(tones: Path, folder: Path, steps: int) -> "subprocess.Popen[str]":
+def start(tones: Path, folder: Path, steps: int, *words: str) -> "subprocess.Popen[str]":
     """`cpc train` in a process of its own."""
     (folder / "recipe.yaml").write_text(
         f"data: {{corpus: {tones}, train: pretrain, valid: valid}}\n"
@@ -166,10 +165,8 @@ def start(tones: Path, folder: Path, steps: int) -> "subprocess.Popen[str]":
         f"training: {{steps: {steps}, precision: fp32, log_every: 10, validate_every: 20, validate_batches: 2, "
         "checkpoint_every: 10}\n"
     )
-    words = [sys.executable, "-m", "cpc", "train", "recipe.yaml", "--name", "run"]
-    return subprocess.Popen(
-        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+    command = [sys.executable, "-m", "cpc", "train", "recipe.yaml", "--name", "run", *words]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_step(run: Path, step: int) -> None:
@@ -225,3 +222,20 @@ def test_two_processes_cannot_train_one_run(tones: Path, tmp_path: Path) -> None
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_trains_the_same(tones: Path, tmp_path: Path) -> None:
+    """torch.compile changes rounding at most; weights keep their names, so the checkpoint loads as any other.
+
+    In a process of its own: the checks of shapes that these tests add are nothing that a compiler could follow.
+    """
+    losses = []
+    for flag in ("false", "true"):
+        folder = tmp_path / flag
+        folder.mkdir()
+        _, err = start(tones, folder, 10, f"training.compile={flag}").communicate(timeout=600)
+        losses.append(json.loads((folder / "runs" / "run" / "run.json").read_text())["metrics"]["train/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4), err
+    names = [load_file(tmp_path / flag / "runs" / "run" / "last.safetensors").keys() for flag in ("false", "true")]
+    assert names[0] == names[1]
