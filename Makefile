@@ -40,6 +40,7 @@ ui: setup ## The MLflow UI on what has been run.
 
 bench: setup ## Speed and memory: regenerates the figures that the docs claim.
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.allocator
 
 lock: ## Resolve the newest versions that pyproject.toml allows into requirements.lock (needs uv).
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --upgrade \

@@ -51,7 +51,7 @@ def keep_freed_memory(chosen: torch.device) -> None:
 
     By default every tensor above 32 MB at most comes from a fresh mapping and goes back to the system, and the page
     faults cost as much as the convolutions: keeping it makes float32 inference about 2 × and training 1.3 × faster
-    (`benchmarks/step.py --allocator` measures it). The process holds on to its peak instead.
+    (`benchmarks/allocator.py` measures it). The process holds on to its peak instead.
     """
     if chosen.type == "cpu" and platform.libc_ver()[0] == "glibc":
         with suppress(OSError, AttributeError):
