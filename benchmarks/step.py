@@ -1,6 +1,9 @@
 """A full training step with our criterion against the usual one that gathers negative vectors, in the same run.
 
-    python -m benchmarks.step [--batch 8] [--rounds 3]
+    python -m benchmarks.step [--batch 8] [--rounds 3] [--keep-memory]
+
+Like is compared with like: our criterion draws negatives for each step k, and so does the usual one; a row shows it
+with one set of negatives shared by all steps as well, which is cheaper.
 
 Setting: `small` (256 channels, channel norm, GRU 256), windows of 20480 samples, K = 12, M = 128 negatives.
 A step is forward, loss, backward and Adam. Times are medians over rounds in which the variants take turns, so that
@@ -22,13 +25,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
-from cpc.distributed import device_name, has_bf16
+from cpc.distributed import device_name, has_bf16, keep_freed_memory
 from cpc.model import Latents
 from cpc.seeding import torch_generator
 from cpc.training.schedule import OptimConfig, optimizer
 from tests.reference import gathered_criterion
 
 STEPS, NEGATIVES, SAMPLES = 12, 128, 20480
+USUAL = "gathered vectors"
 Criterion = Callable[[Latents], Tensor]
 
 
@@ -42,10 +46,11 @@ def criteria(device: torch.device) -> tuple[CPC, CPCLoss, dict[str, Criterion]]:
         model,
         loss,
         {
-            "picked scores": lambda latents: loss(latents, generator).loss,
-            "gathered vectors": lambda latents: gathered_criterion(
-                *latents, loss.heads.weight / 16, NEGATIVES, generator
+            USUAL: lambda latents: gathered_criterion(*latents, loss.heads.weight / 16, NEGATIVES, generator),
+            "gathered, one set for all k": lambda latents: gathered_criterion(
+                *latents, loss.heads.weight / 16, NEGATIVES, generator, shared=True
             ),
+            "picked scores": lambda latents: loss(latents, generator).loss,
         },
     )
 
@@ -91,11 +96,14 @@ def main(
     batch: Annotated[int, typer.Option(help="Windows a step.")] = 8,
     rounds: Annotated[int, typer.Option(help="Rounds in which the variants take turns.")] = 3,
     device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
+    keep_memory: Annotated[bool, typer.Option(help="Tune malloc as `cpc train` does; torch alone does not.")] = False,
 ) -> None:
     """Print the table: time of a step, times faster than the usual criterion, and peak memory of the criterion."""
     chosen = torch.device(device)
     model, loss, both = criteria(chosen)
     parameters = [*model.parameters(), *loss.parameters()]
+    if keep_memory:
+        keep_freed_memory(chosen)
     adam = optimizer(OptimConfig(), parameters)
     wave = torch.randn(batch, SAMPLES, device=chosen) * 0.1
 
@@ -106,8 +114,7 @@ def main(
         value.backward()
         adam.step()
 
-    variants = [("gathered vectors", False), ("picked scores", False)]
-    variants += [("gathered vectors", True), ("picked scores", True)] if has_bf16(chosen) else []
+    variants = [(name, bf16) for bf16 in ((False, True) if has_bf16(chosen) else (False,)) for name in both]
     times: dict[tuple[str, bool], list[float]] = {variant: [] for variant in variants}
     for number in range(rounds + 1):
         for name, bf16 in variants:
@@ -121,13 +128,13 @@ def main(
 
 def show(batch: int, device: torch.device, median: dict[tuple[str, bool], float], peaks: dict[str, int]) -> None:
     """The table, with ratios to the usual criterion in fp32."""
-    usual = median["gathered vectors", False]
+    usual = median[USUAL, False]
     table = Table(title=f"{device_name(device)}; torch {torch.__version__}; batch {batch} × {SAMPLES}")
     for heading in ("criterion", "precision", "step, s", "× faster", "× real time", "criterion's peak, MB", "share"):
         table.add_column(heading, justify="right" if heading not in ("criterion", "precision") else "left")
     for (name, bf16), taken in median.items():
         peak = peaks[name] / 1e6
-        memory = () if bf16 else (f"{peak:.0f}", f"{peaks[name] / peaks['gathered vectors']:.3f}")
+        memory = () if bf16 else (f"{peak:.0f}", f"{peaks[name] / peaks[USUAL]:.3f}")
         speed = (f"{taken:.3f}", f"{usual / taken:.1f}", f"{batch * SAMPLES / 16000 / taken:.0f}")
         table.add_row(name, "bf16" if bf16 else "fp32", *speed, *memory)
     Console(width=120).print(table)

@@ -47,19 +47,28 @@ def chance(negatives: int) -> float:
     return math.log(1 + negatives)
 
 
-def gathered_criterion(z: Tensor, c: Tensor, weight: Tensor, negatives: int, generator: torch.Generator) -> Tensor:
+def gathered_criterion(
+    z: Tensor, c: Tensor, weight: Tensor, negatives: int, generator: torch.Generator, shared: bool = False
+) -> Tensor:
     """The usual criterion of public CPC code: gather negative vectors, expand, multiply. Loss: mean over k.
 
-    Negatives are shared by all steps and drawn over the whole batch, as is usual.
+    Negatives are drawn over the whole batch, as is usual: for every step of its own, or one set `shared` by all steps
+    (as Rivière et al. 2020 do, which saves time and makes the steps' losses dependent).
     """
     batch, frames, dim = z.shape
     steps = len(weight)
     anchors = frames - steps
     flat = z.reshape(-1, dim)
-    index = torch.randint(0, len(flat), (batch, anchors, negatives), generator=generator, device=z.device)
-    others = flat[index]  # (batch, anchor, negative, dim)
-    losses = []
+
+    def gather() -> Tensor:
+        shape = (batch, anchors, negatives)
+        index = torch.randint(0, len(flat), shape, generator=generator, device=z.device)
+        return flat[index]  # (batch, anchor, negative, dim)
+
+    others, losses = gather(), []
     for k in range(1, steps + 1):
+        if k > 1 and not shared:
+            others = gather()
         predicted = c[:, :anchors] @ weight[k - 1].T
         keys = torch.cat([z[:, k : k + anchors, None], others], dim=2)  # (batch, anchor, 1 + negative, dim)
         scores = (predicted[:, :, None] * keys).sum(-1)
