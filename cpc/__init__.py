@@ -11,7 +11,21 @@ from cpc.version import __version__
 if TYPE_CHECKING:
     from cpc.audio import read_audio
     from cpc.config import InputError
-    from cpc.contrast import All, Cosine, Dot, InfoNCE, Uniform
+    from cpc.contrast import (
+        NCE,
+        All,
+        Cosine,
+        Dot,
+        Hardest,
+        InfoNCE,
+        NegativeDistance,
+        PairMargin,
+        SemiHard,
+        Triplet,
+        Uniform,
+        Within,
+    )
+    from cpc.contrast.functional import info_nce, nce, nt_xent, pair_margin, sup_con, triplet, triplet_of
     from cpc.corpus import Corpus
     from cpc.evaluation.embed import embed
     from cpc.model import CPC, Latents, ModelConfig, build, load
@@ -22,7 +36,21 @@ if TYPE_CHECKING:
 _HOMES = {
     "cpc.audio": ("read_audio",),
     "cpc.config": ("InputError",),
-    "cpc.contrast": ("All", "Cosine", "Dot", "InfoNCE", "Uniform"),
+    "cpc.contrast": (
+        "NCE",
+        "All",
+        "Cosine",
+        "Dot",
+        "Hardest",
+        "InfoNCE",
+        "NegativeDistance",
+        "PairMargin",
+        "SemiHard",
+        "Triplet",
+        "Uniform",
+        "Within",
+    ),
+    "cpc.contrast.functional": ("info_nce", "nce", "nt_xent", "pair_margin", "sup_con", "triplet", "triplet_of"),
     "cpc.corpus": ("Corpus",),
     "cpc.evaluation.embed": ("embed",),
     "cpc.model": ("CPC", "Latents", "ModelConfig", "build", "load"),
@@ -34,27 +62,41 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CPC",
+    "NCE",
     "All",
     "CPCLoss",
     "Corpus",
     "Cosine",
     "Dot",
+    "Hardest",
     "InfoNCE",
     "InputError",
     "Latents",
     "Losses",
     "ModelConfig",
+    "NegativeDistance",
+    "PairMargin",
     "Recipe",
     "Run",
+    "SemiHard",
+    "Triplet",
     "Uniform",
+    "Within",
     "__version__",
     "build",
     "embed",
+    "info_nce",
     "load",
     "load_config",
+    "nce",
+    "nt_xent",
+    "pair_margin",
     "read_audio",
     "resume",
+    "sup_con",
     "train",
+    "triplet",
+    "triplet_of",
 ]
 
 

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cpc.config import STRICT
-from cpc.contrast import Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, contrast
+from cpc.contrast import All, Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, Within, contrast
 from cpc.model import Latents
 from cpc.nn.heads import Bilinear
 
@@ -39,7 +39,8 @@ class Losses(NamedTuple):
     loss: the mean over the K steps, to be minimised. per_step, accuracy: one value a step k = 1 … K; accuracy is
     the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
     the mutual information of c_t and z_{t+k} in nats, which cannot exceed `ceiling` = ln(1 + M)
-    (van den Oord 2018, section 2.3).
+    (van den Oord 2018, section 2.3); NaN where the loss gives no such bound: for other objectives than InfoNCE, and
+    for negatives that are chosen by their score.
     """
 
     loss: Float[Tensor, ""]
@@ -99,7 +100,14 @@ class CPCLoss(nn.Module):
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
         losses = torch.stack(per_step)
         ceiling = self.ceiling(batch, frames)
-        return Losses(losses.mean(), losses, torch.stack(accuracy), ceiling - losses.detach(), ceiling)
+        bound = ceiling - losses.detach() if self.bounds_information else torch.full_like(losses, math.nan)
+        return Losses(losses.mean(), losses, torch.stack(accuracy), bound, ceiling)
+
+    @property
+    def bounds_information(self) -> bool:
+        """Whether ln(1 + M) − loss is a lower bound on the mutual information."""
+        plain = isinstance(self.objective, InfoNCE) and not self.objective.concentration
+        return plain and isinstance(self.negatives, Uniform | All | Within)
 
     def ceiling(self, batch: int, frames: int) -> float:
         """ln(1 + M): the loss at chance, and the most that the bound can show."""

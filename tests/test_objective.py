@@ -7,7 +7,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpc.contrast import All, Dot, Grid, Uniform
+from cpc.contrast import (
+    NCE,
+    All,
+    Cosine,
+    Dot,
+    Grid,
+    Hardest,
+    InfoNCE,
+    NegativeDistance,
+    Negatives,
+    Objective,
+    PairMargin,
+    Score,
+    SemiHard,
+    Triplet,
+    Uniform,
+    Within,
+)
 from cpc.model import Latents
 from cpc.objective import CPCLoss, blocks, positives
 from tests import reference
@@ -132,3 +149,29 @@ def test_half_precision_scores_are_compared_in_float32() -> None:
     full = loss(latents(4, 8, torch.float32), torch.Generator().manual_seed(0))
     assert found.per_step.dtype == torch.float32
     torch.testing.assert_close(found.per_step, full.per_step, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "objective", "score", "bounded"),
+    [
+        (Within(), InfoNCE(), Dot(), True),
+        (Hardest(count=8), InfoNCE(), Dot(), False),
+        (Uniform(count=8), InfoNCE(concentration=1.0), Cosine(), False),
+        (Uniform(count=8), NCE(log_kq=-1.0), Dot(), False),
+        (SemiHard(), Triplet(), NegativeDistance(), False),
+        (All(), PairMargin(), NegativeDistance(), False),
+    ],
+    ids=lambda part: getattr(part, "kind", str(part)),
+)
+def test_every_part_of_the_family_trains_and_says_whether_it_bounds_information(
+    negatives: Negatives, objective: Objective, score: Score, bounded: bool
+) -> None:
+    torch.manual_seed(0)
+    loss_fn = CPCLoss(2, DIM, HIDDEN, negatives=negatives, objective=objective, score=score)
+    losses = loss_fn(latents(3, 10, torch.float32), torch.Generator().manual_seed(0))
+    torch.autograd.backward(losses.loss)
+    weight = next(loss_fn.parameters())
+    assert torch.isfinite(losses.loss)
+    assert weight.grad is not None
+    assert float(weight.grad.abs().sum()) > 0
+    assert bool(torch.isfinite(losses.bound).all()) == bounded

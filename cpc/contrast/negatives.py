@@ -28,7 +28,7 @@ class Candidates(NamedTuple):
 
     positive: Float[Tensor, "group anchor"]
     negatives: Float[Tensor, "group anchor negative"]
-    mask: Bool[Tensor, "anchor negative"] | None = None
+    mask: Bool[Tensor, "*#group anchor negative"] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -109,6 +109,84 @@ class All:
         return Candidates(pick(scores, own)[..., 0], full(scores), keys != positive[:, None])
 
 
+@dataclass(frozen=True, config=STRICT)
+class Within:
+    """Every other key of the positive's own sequence (PatchInfoNCE's choice, Park et al. 2020, section 3.2)."""
+
+    kind: Literal["within"] = "within"
+
+    def size(self, grid: Grid) -> int:
+        """Negatives an anchor."""
+        return grid.frames - 1
+
+    def __call__(
+        self,
+        scores: Float[Tensor, "group anchor key"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Candidates:
+        start = positive // grid.frames * grid.frames
+        moves = torch.arange(1, grid.frames, device=scores.device)
+        others = start[:, None] + (positive[:, None] - start[:, None] + moves) % grid.frames
+        index = torch.cat([positive[:, None], others], dim=1).expand(len(scores), -1, -1)
+        picked = pick(scores, index)
+        return Candidates(picked[..., 0], picked[..., 1:])
+
+
+@dataclass(frozen=True, config=STRICT)
+class Hardest:
+    """The `count` keys of the grid that score highest, the positive left out: of all, or of its own sequence."""
+
+    count: Annotated[int, Field(ge=1)] = 16
+    within: bool = False
+    kind: Literal["hardest"] = "hardest"
+
+    def size(self, grid: Grid) -> int:
+        """Negatives an anchor."""
+        return min(self.count, grid.frames - 1 if self.within else grid.sequences * grid.frames - 1)
+
+    def __call__(
+        self,
+        scores: Float[Tensor, "group anchor key"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Candidates:
+        source = Within() if self.within else All()
+        found = source(scores, positive, grid)
+        pool = found.negatives if found.mask is None else found.negatives.masked_fill(~found.mask, -torch.inf)
+        return Candidates(found.positive, pool.topk(self.size(grid)).values)
+
+
+@dataclass(frozen=True, config=STRICT)
+class SemiHard:
+    """Keys that score below the positive, but within `margin` of it (Schroff et al. 2015, section 3.2, eq. 4).
+
+    Harder ones make a model collapse early in training, says the paper; easier ones teach nothing. An anchor without
+    any has no negatives.
+    """
+
+    margin: Annotated[float, Field(gt=0)] = 0.2
+    kind: Literal["semi_hard"] = "semi_hard"
+
+    def size(self, grid: Grid) -> int:
+        """The most negatives that an anchor can have."""
+        return grid.sequences * grid.frames - 1
+
+    def __call__(
+        self,
+        scores: Float[Tensor, "group anchor key"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Candidates:
+        found = All()(scores, positive, grid)
+        behind = found.positive[..., None] - found.negatives.detach()
+        mask = (behind > 0) & (behind < self.margin)
+        return Candidates(found.positive, found.negatives, mask if found.mask is None else mask & found.mask)
+
+
 def pick(
     scores: Float[Tensor, "group anchor key"], index: Int[Tensor, "group anchor pick"]
 ) -> Float[Tensor, "group anchor pick"]:
@@ -127,4 +205,4 @@ def full(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-Negatives = Annotated[Uniform | All, Field(discriminator="kind")]
+Negatives = Annotated[Uniform | All | Within | Hardest | SemiHard, Field(discriminator="kind")]

@@ -1,7 +1,13 @@
-"""From the scores of a positive and its negatives to one loss an anchor."""
+"""From the scores of a positive and its negatives to one loss an anchor.
 
+All take (positive scores, negative scores, mask) and give one loss an anchor; a higher score means more alike. A
+negative counts where `mask` is true. An anchor without any negative has a loss that asks nothing of negatives.
+"""
+
+import math
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -16,10 +22,12 @@ class InfoNCE:
     """Cross-entropy of picking the positive among itself and its negatives (van den Oord 2018, eq. 4).
 
     −log( e^p / (e^p + Σ e^n) ) = softplus( logsumexp(n) − p ). With scores that carry no information it is
-    ln(1 + M) for M negatives.
+    ln(1 + M) for M negatives. `concentration` β > 0 weighs negatives by e^{βn}, hard ones most, their weights
+    averaging 1 (Robinson et al. 2021, eq. 4, without their correction for false negatives).
     """
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    concentration: Annotated[float, Field(ge=0)] = 0.0
     kind: Literal["info_nce"] = "info_nce"
 
     def __call__(
@@ -28,10 +36,103 @@ class InfoNCE:
         negatives: Float[Tensor, "*anchor negative"],
         mask: Bool[Tensor, "*#anchor negative"] | None = None,
     ) -> Float[Tensor, "*anchor"]:
-        if mask is not None:
-            negatives = negatives.masked_fill(~mask, float("-inf"))
-        against = (negatives / self.temperature).logsumexp(-1)
+        scaled = negatives / self.temperature
+        against = logsumexp(scaled, mask)
+        if self.concentration:
+            beta, count = self.concentration, _count(negatives, mask)
+            against = logsumexp((1 + beta) * scaled, mask) - logsumexp(beta * scaled, mask) + count.log()
+            against = torch.where(count > 0, against, -math.inf)
         return F.softplus(against - positive / self.temperature)
 
 
-Objective = InfoNCE
+@dataclass(frozen=True, config=STRICT)
+class NCE:
+    """Logistic regression of data against noise (Gutmann & Hyvärinen 2010, eq. 8; Mnih & Teh 2012, eq. 8).
+
+    softplus(b − p) + Σ softplus(n − b) with b = `log_kq`: k negatives are drawn, each key with probability q, and the
+    score is the logarithm of the normalised model. k = 128 drawn from 1024 frames: ln(128 / 1024) = −2.08. With b = 0
+    the score is the log-odds itself, and this a plain binary cross-entropy.
+    """
+
+    log_kq: float = 0.0
+    kind: Literal["nce"] = "nce"
+
+    def __call__(
+        self,
+        positive: Float[Tensor, "*anchor"],
+        negatives: Float[Tensor, "*anchor negative"],
+        mask: Bool[Tensor, "*#anchor negative"] | None = None,
+    ) -> Float[Tensor, "*anchor"]:
+        noise = F.softplus(negatives - self.log_kq)
+        return F.softplus(self.log_kq - positive) + _kept(noise, mask).sum(-1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Triplet:
+    """max(0, d(a, p) − d(a, n) + margin), that is max(0, n − p + margin) of scores (Schroff et al. 2015, eq. 2).
+
+    The mean over an anchor's negatives; with `average` "active", over those that are within the margin only, so that
+    easy ones do not dilute the gradient of the others.
+    """
+
+    margin: Annotated[float, Field(ge=0)] = 0.2
+    average: Literal["all", "active"] = "active"
+    kind: Literal["triplet"] = "triplet"
+
+    def __call__(
+        self,
+        positive: Float[Tensor, "*anchor"],
+        negatives: Float[Tensor, "*anchor negative"],
+        mask: Bool[Tensor, "*#anchor negative"] | None = None,
+    ) -> Float[Tensor, "*anchor"]:
+        excess = _kept(F.relu(negatives - positive[..., None] + self.margin), mask)
+        if self.average == "active":
+            return excess.sum(-1) / (excess > 0).sum(-1).clamp_min(1)
+        return excess.sum(-1) / _count(negatives, mask).clamp_min(1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class PairMargin:
+    """D² for a positive pair, max(0, margin − D)² for a negative one (Hadsell, Chopra & LeCun 2006, eq. 4, twice).
+
+    Scores are −D (`NegativeDistance`). An anchor's loss is its positive's plus the mean of its negatives'.
+    """
+
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    kind: Literal["pair_margin"] = "pair_margin"
+
+    def __call__(
+        self,
+        positive: Float[Tensor, "*anchor"],
+        negatives: Float[Tensor, "*anchor negative"],
+        mask: Bool[Tensor, "*#anchor negative"] | None = None,
+    ) -> Float[Tensor, "*anchor"]:
+        apart = _kept(F.relu(self.margin + negatives).square(), mask)
+        return positive.square() + apart.sum(-1) / _count(negatives, mask).clamp_min(1)
+
+
+def logsumexp(
+    x: Float[Tensor, "*anchor negative"], mask: Bool[Tensor, "*#anchor negative"] | None
+) -> Float[Tensor, "*anchor"]:
+    """log Σ e^x where `mask` is true; −∞, with a gradient of 0 and not NaN, for a row without any."""
+    if mask is None:
+        return x.logsumexp(-1)
+    some = mask.any(-1)
+    kept = x.masked_fill(~mask, -math.inf).masked_fill(~some[..., None], 0.0)
+    return torch.where(some, kept.logsumexp(-1), -math.inf)
+
+
+def _kept(
+    x: Float[Tensor, "*anchor negative"], mask: Bool[Tensor, "*#anchor negative"] | None
+) -> Float[Tensor, "*anchor negative"]:
+    return x if mask is None else x.masked_fill(~mask, 0.0)
+
+
+def _count(
+    x: Float[Tensor, "*anchor negative"], mask: Bool[Tensor, "*#anchor negative"] | None
+) -> Float[Tensor, "*#anchor"]:
+    """How many negatives count."""
+    return x.new_full((1,) * (x.ndim - 1), x.shape[-1]) if mask is None else mask.sum(-1).to(x.dtype)
+
+
+Objective = Annotated[InfoNCE | NCE | Triplet | PairMargin, Field(discriminator="kind")]

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
@@ -39,4 +40,34 @@ class Cosine:
         return unit @ F.normalize(keys, dim=-1).transpose(1, 2)
 
 
-Score = Annotated[Dot | Cosine, Field(discriminator="kind")]
+@dataclass(frozen=True, config=STRICT)
+class NegativeDistance:
+    """−‖a − b‖, so that here too a higher score is more alike: what `Triplet` and `PairMargin` expect.
+
+    With `unit`, both are first brought to length 1, as FaceNet does (Schroff et al. 2015, section 3), and distances
+    lie between 0 and 2. `squared` gives −‖a − b‖² (FaceNet's own measure). Always in float32: differences of nearly
+    equal numbers need it.
+    """
+
+    squared: bool = False
+    unit: bool = True
+    kind: Literal["distance"] = "distance"
+
+    def __call__(
+        self, anchors: Float[Tensor, "group anchor dim"], keys: Float[Tensor, "group key dim"]
+    ) -> Float[Tensor, "group anchor key"]:
+        with torch.autocast(anchors.device.type, enabled=False):
+            a, b = _full(anchors), _full(keys)
+            if self.unit:
+                a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+            if not self.squared:
+                return -torch.cdist(a, b)
+            lengths = a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None]
+            return -(lengths - 2 * a @ b.transpose(1, 2)).clamp_min(0)
+
+
+def _full(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+Score = Annotated[Dot | Cosine | NegativeDistance, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""A probe session: the layers of a run's model beside the baselines, which are computed once and cached.
+"""A probe session: the layers of a run's model beside the baselines; nothing is computed twice.
 
 The baselines say what a number is worth: MFCC and log-mel are what speech recognition used before anything was
 learnt, and a model of the same architecture with random weights shows what the architecture alone gives.
@@ -16,12 +16,13 @@ from typing import Literal
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.evaluation.features import Features, FrameTable, Layer, LayerName, extract, extract_features
+from cpc.evaluation.leakage import pretraining_note
 from cpc.evaluation.probe import REPLICATES, Rows, Trial, check, judge
 from cpc.evaluation.result import ProbeResult, Task
 from cpc.model import CPC, build, load
 from cpc.nn.frontends import MFCC39, LogMel
 
-VERSION = 1  # part of every cache key: raise it when a change of code changes a baseline's numbers
+VERSION = 1  # part of every cache key: raise it when a change of code changes any probe's numbers
 RANDOM_SEED = 0
 KINDS: Mapping[str, tuple[Task, ...]] = {"phone": ("phone",), "speaker": ("speaker_frame", "speaker_utterance")}
 
@@ -44,7 +45,7 @@ def probe_run(
     """Probe a run's model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
 
     "speaker" means both speaker tasks, next to each other for each of the features. `pretrain_ids` are the
-    utterances that the model was trained on, if they are known. Baselines are kept in `cache`.
+    utterances that the model was trained on, if they are known. What was computed once is kept in `cache`.
     Raises InputError for splits that cannot be judged, before anything is computed.
     """
     if task not in KINDS:
@@ -56,7 +57,9 @@ def probe_run(
     results: list[ProbeResult] = []
     for group in _baselines(model, layers, device) if baselines else ():
         results += probe_cached(group, trial, KINDS[task], cache)
-    return results + probe_group([Layer(model, layer) for layer in layers], trial, KINDS[task], pretrain_ids)
+    own = probe_cached([Layer(model, layer) for layer in layers], trial, KINDS[task], cache)
+    heard = pretraining_note(trial.corpus, trial.rows(test), pretrain_ids)
+    return results + [replace(result, notes=result.notes + heard) for result in own]
 
 
 def _baselines(model: CPC, layers: Sequence[LayerName], device: str) -> Iterator[Sequence[Features]]:
@@ -70,7 +73,6 @@ def probe_group(
     group: Sequence[Features],
     trial: Trial,
     tasks: Sequence[Task],
-    pretrain_ids: Sequence[str] | None = None,
 ) -> list[ProbeResult]:
     """Judge features that come out of one pass over the audio (the layers of one model) on several tasks."""
     train, test = (_extract(group, trial, trial.rows(split)) for split in (trial.train, trial.test))
@@ -78,7 +80,7 @@ def probe_group(
     for features, learn, judged in zip(group, train, test, strict=True):
         for task in tasks:
             with _announced(f"{task} probe of {features.name}", trial.progress) as said:
-                results.append(judge(trial, task, features, learn, judged, pretrain_ids))
+                results.append(judge(trial, task, features, learn, judged))
                 said.append(f"{results[-1].accuracy:.1%}")
     return results
 

@@ -45,7 +45,7 @@ def probe_and_record(
         test,
         layers=layers,
         baselines=baselines,
-        cache=run.parent / "baselines",
+        cache=run.parent / ".cache",
         device=device,
         progress=progress,
         pretrain_ids=pretrain_ids(run),
