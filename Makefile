@@ -23,10 +23,10 @@ demo: setup ## The main job on the embedded corpus: synthesise, train, probe, co
 	recipes/demo/run.sh
 
 test: setup lint types ## Lint, types, and the tests that take minutes at most.
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: setup lint types ## All of it, slow tests too.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: setup
 	$(BIN)/ruff check .
@@ -41,6 +41,8 @@ ui: setup ## The MLflow UI on what has been run.
 bench: setup ## Speed and memory: regenerates the figures that the docs claim.
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.allocator
+	$(BIN)/python -m benchmarks.corpus
+	$(BIN)/python -m benchmarks.alignment
 
 lock: ## Resolve the newest versions that pyproject.toml allows into requirements.lock (needs uv).
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --upgrade \

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cpc.version import __version__
 
 if TYPE_CHECKING:
-    from cpc.audio import read_audio
     from cpc.config import InputError
     from cpc.contrast import (
         NCE,
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     from cpc.objective import CPCLoss, Losses
     from cpc.training.recipe import Recipe, load_config
     from cpc.training.run import Run, resume, train
+    from cpc.waveform import read_audio
 
 _HOMES = {
-    "cpc.audio": ("read_audio",),
     "cpc.config": ("InputError",),
     "cpc.contrast": (
         "NCE",
@@ -57,6 +56,7 @@ _HOMES = {
     "cpc.objective": ("CPCLoss", "Losses"),
     "cpc.training.recipe": ("Recipe", "load_config"),
     "cpc.training.run": ("Run", "resume", "train"),
+    "cpc.waveform": ("read_audio",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,16 +1,17 @@
-"""Audio files: find them, measure them, decode them to mono at one sample rate."""
+"""Audio files: find them, measure them, decode them, whole or in segments, to mono at one sample rate."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int16
 from numpy import ndarray
-from torch import Tensor
 
 from cpc.config import InputError
 
@@ -18,11 +19,17 @@ SAMPLE_RATE = 16000
 SUFFIXES = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64")
 ) | {".snd", ".sph", ".w64", ".wav"}
+_STEP = 1 << 15  # samples that `to_int16` converts at a time
 _BLOCK = 1 << 20  # frames a read: a wrong length in a header can then never ask for absurd memory
+_STEP = 256  # frames a read where a block failed, to keep what lies before the damage
+_UNKNOWN = 1 << 62  # libsndfile's length of a FLAC whose header leaves it open, as one that was written to a pipe
+# Where a seek gives the same samples as reading up to there. Elsewhere (MP3, Opus, Vorbis: up to 0.2 of full scale
+# apart with libsndfile 1.2.2; GSM may not seek at all) the way there is decoded and dropped.
+_EXACT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
 class AudioInfo(NamedTuple):
-    """What a file's header says: samples of each channel, Hz, channels."""
+    """What a file's header says: samples of each channel (0 if it leaves that open), Hz, channels."""
 
     samples: int
     sample_rate: int
@@ -57,7 +64,7 @@ def find_audio(root: str | Path) -> list[Path]:
 
 def _walk(root: Path) -> list[Path]:
     found, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(folder)
         if real in seen:  # a link back to a folder above would never end
             subfolders.clear()
@@ -68,34 +75,146 @@ def _walk(root: Path) -> list[Path]:
     return found
 
 
+def _unreadable(error: OSError) -> None:
+    """os.walk would pass over a folder in silence, with all that lies in it."""
+    remedy = "make it readable, or name the folders beside it one at a time"
+    raise InputError(f"audio: the folder {error.filename} cannot be read ({error.strerror}); {remedy}")
+
+
 def _is_audio(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 def probe(path: str | Path) -> AudioInfo:
     """Length, rate and channels from the header alone. Raises Undecodable."""
-    import soundfile
+    with closing(Reader(path)) as reader:
+        return AudioInfo(reader.samples or 0, reader.sample_rate, reader.channels)
 
+
+def decode(
+    path: str | Path, sample_rate: int = SAMPLE_RATE, start: int = 0, stop: int | None = None
+) -> Float32[ndarray, " sample"]:
+    """Decode a file, or its samples start..stop (at its own rate), to mono float32 at `sample_rate` Hz.
+
+    Full scale is [-1, 1). Channels are averaged; another rate is resampled (soxr, high quality). What was int16
+    in the file at `sample_rate` comes back exactly: sample / 32768. Raises Undecodable for what cannot be decoded,
+    is empty, holds NaN or infinity, or has fewer samples than its header or `stop` says. MP3's header may be a
+    guess: what such a file holds is taken as it is.
+    """
+    with closing(Reader(path)) as reader:
+        return reader.decode(sample_rate, start, stop)
+
+
+class Reader:
+    """An audio file that is read forwards, as mono float32 at its own rate, one block in memory at a time.
+
+    Segments asked for in their order cost one pass over the file. `samples` is None where the header leaves the
+    length open. Raises Undecodable if there is no file or no audio in it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.damaged = False  # reading failed at `position`
+        self._file = _open(self.path)
+        self.sample_rate, self.channels = int(self._file.samplerate), int(self._file.channels)
+        self.samples = int(self._file.frames) if self._file.frames < _UNKNOWN else None
+        self.guesses = self._file.format == "MP3"  # whether `samples` may be off
+        self.position = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def decode(self, sample_rate: int, start: int = 0, stop: int | None = None) -> Float32[ndarray, " sample"]:
+        """Samples start..stop as `decode` gives them."""
+        blocks = list(self.blocks(start, stop))
+        samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else np.zeros(0, np.float32)
+        if lack := self._lack(start + len(samples), start, stop):
+            raise Undecodable(self.path, lack)
+        if not np.isfinite(samples).all():
+            raise Undecodable(self.path, f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
+        return resample(samples, self.sample_rate, sample_rate)
+
+    def _lack(self, end: int, start: int, stop: int | None) -> str:
+        """What is wrong with samples that were to go from `start` to `stop` and end at `end`; "" if nothing is."""
+        expected = stop if stop is not None or self.guesses else self.samples
+        if self.damaged and end == 0:
+            return "cannot be decoded: damaged from its first sample"
+        if self.damaged and expected is None:
+            return f"damaged: only the first {end} samples can be decoded"
+        if expected is not None and end < expected:
+            return f"cut short or damaged: only {end - start} of {expected - start} samples can be decoded"
+        return "" if end > start else "empty: no samples"
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[Float32[ndarray, " sample"]]:
+        """Samples start..stop block by block, as far as they can be decoded."""
+        self._go_to(start)
+        while stop is None or self.position < stop:
+            block = self._read(_BLOCK if stop is None else min(_BLOCK, stop - self.position))
+            if not len(block):
+                return
+            yield np.ascontiguousarray(block[:, 0]) if self.channels == 1 else block.mean(axis=1, dtype=np.float32)
+
+    def _go_to(self, start: int) -> None:
+        if start < self.position:
+            self._reopen()
+        if start > self.position and self._file.subtype.startswith(_EXACT):
+            try:
+                self.position = int(self._file.seek(min(start, self.samples or start)))
+            except (RuntimeError, OSError):  # a FLAC that ends before its header says so
+                self._reopen()
+        while self.position < start and len(self._read(min(_BLOCK, start - self.position))):
+            pass
+
+    def _reopen(self) -> None:
+        self._file.close()
+        self._file, self.position, self.damaged = _open(self.path), 0, False
+
+    def _read(self, frames: int) -> Float32[ndarray, "frame channel"]:
+        """The next frames, fewer at the end of the file or before damage."""
+        if self.samples is not None:  # what may follow, such as a tag, is no audio
+            frames = min(frames, self.samples - self.position)
+        if self.damaged or frames <= 0:
+            return np.zeros((0, self.channels), np.float32)
+        try:
+            block: ndarray = self._file.read(frames, dtype="float32", always_2d=True)
+        except (RuntimeError, OSError):
+            return self._read_to_damage(frames)
+        self.position += len(block)
+        return block
+
+    def _read_to_damage(self, frames: int) -> Float32[ndarray, "frame channel"]:
+        """A block that failed, again in small steps up to where it fails."""
+        if frames <= _STEP:
+            self.damaged = True
+            return np.zeros((0, self.channels), np.float32)
+        position, steps = self.position, []
+        self._reopen()
+        self._go_to(position)
+        while self.position < position + frames and len(step := self._read(_STEP)):
+            steps.append(step)
+        return np.concatenate(steps) if steps else np.zeros((0, self.channels), np.float32)
+
+
+def _open(path: Path) -> Any:
+    if reason := _no_file(path):
+        raise Undecodable(path, reason)
     try:
-        info = soundfile.info(str(path))
+        return _sound_file()(str(path))
     except (RuntimeError, OSError, TypeError) as error:
         raise Undecodable(path, _reason(path, error)) from error
-    return AudioInfo(info.frames, info.samplerate, info.channels)
 
 
-def decode(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Float32[ndarray, " sample"]:
-    """Decode a file to mono float32 at `sample_rate` Hz; full scale is [-1, 1).
+@cache
+def _sound_file() -> Any:
+    import soundfile
 
-    Channels are averaged; another rate is resampled (soxr, high quality). What was int16 in the file at
-    `sample_rate` comes back exactly: sample / 32768. Raises Undecodable for a file that cannot be decoded,
-    is empty, or holds NaN or infinity.
-    """
-    samples, file_rate = _read_mono(path)
-    if not len(samples):
-        raise Undecodable(path, "empty: no samples")
-    if not np.isfinite(samples).all():
-        raise Undecodable(path, f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
-    return resample(samples, file_rate, sample_rate)
+    class Forwards(soundfile.SoundFile):  # type: ignore[misc]
+        # Where a file is seekable, soundfile seeks to its own place after each read. That is not exact in MP3 and
+        # not possible in GSM: blocks would not join.
+        def seekable(self) -> bool:
+            return False
+
+    return Forwards
 
 
 def resample(samples: Float32[ndarray, " sample"], from_rate: int, to_rate: int) -> Float32[ndarray, " resampled"]:
@@ -115,36 +234,36 @@ def write_flac(path: str | Path, samples: Int16[ndarray, " sample"], sample_rate
     soundfile.write(str(path), samples, sample_rate, format="FLAC", subtype="PCM_16", compression_level=0)
 
 
-def _read_mono(path: str | Path) -> tuple[Float32[ndarray, " sample"], int]:
-    import soundfile
-
-    blocks: list[np.ndarray] = []
+def _no_file(path: Path) -> str:
+    """Why `path` is no file that can be opened; "" if it is one."""
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
-            rate = int(file.samplerate)
-    except (RuntimeError, OSError, TypeError) as error:
-        raise Undecodable(path, _reason(path, error)) from error
-    if len(blocks) == 1:
-        return np.ascontiguousarray(blocks[0]), rate
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), rate
+        if path.is_file():
+            return ""
+        if path.exists():
+            return "not a file"
+    except OSError as error:
+        return f"cannot be read: {str(error.strerror).lower()}"
+    return "a link that leads to no file" if path.is_symlink() else "no such file"
 
 
-def _reason(path: str | Path, error: Exception) -> str:
-    if not Path(path).is_file():
-        return "no such file"
-    if Path(path).stat().st_size == 0:
+def _reason(path: Path, error: Exception) -> str:
+    try:
+        path.open("rb").close()
+    except OSError as refused:
+        return f"cannot be read: {str(refused.strerror).lower()}"
+    if path.stat().st_size == 0:
         return "empty: 0 bytes"
     detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
     return f"cannot be decoded: {' '.join(detail.split())}"
 
 
-def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Float32[Tensor, " sample"]:
-    """`decode` as a tensor: mono float32 in [-1, 1) at `sample_rate` Hz."""
-    return torch.from_numpy(decode(path, sample_rate))
-
-
-def to_int16(samples: Float32[ndarray, "*shape"]) -> Int16[ndarray, "*shape"]:
+def to_int16(samples: Float32[ndarray, " sample"]) -> Int16[ndarray, " sample"]:
     """Full scale [-1, 1) to int16: rounded to the nearest step of 1/32768, clipped at the ends."""
-    return np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+    out = np.empty(len(samples), np.int16)
+    scaled = np.empty(min(_STEP, len(samples)), np.float32)  # small enough to stay in the cache
+    for start in range(0, len(samples), _STEP):
+        part = scaled[: len(samples) - start]
+        np.multiply(samples[start : start + _STEP], np.float32(32768), out=part)
+        np.clip(np.rint(part, out=part), -32768, 32767, out=part)
+        out[start : start + _STEP] = part
+    return out

@@ -39,8 +39,8 @@ class Losses(NamedTuple):
     loss: the mean over the K steps, to be minimised. per_step, accuracy: one value a step k = 1 … K; accuracy is
     the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
     the mutual information of c_t and z_{t+k} in nats, which cannot exceed `ceiling` = ln(1 + M)
-    (van den Oord 2018, section 2.3); NaN where the loss gives no such bound: for other objectives than InfoNCE, and
-    for negatives that are chosen by their score.
+    (van den Oord 2018, section 2.3); both are NaN where the loss gives no such bound: for other objectives than
+    InfoNCE, and for negatives that are chosen by their score.
     """
 
     loss: Float[Tensor, ""]
@@ -99,9 +99,8 @@ class CPCLoss(nn.Module):
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
         losses = torch.stack(per_step)
-        ceiling = self.ceiling(batch, frames)
-        bound = ceiling - losses.detach() if self.bounds_information else torch.full_like(losses, math.nan)
-        return Losses(losses.mean(), losses, torch.stack(accuracy), bound, ceiling)
+        ceiling = self.ceiling(batch, frames) if self.bounds_information else math.nan
+        return Losses(losses.mean(), losses, torch.stack(accuracy), ceiling - losses.detach(), ceiling)
 
     @property
     def bounds_information(self) -> bool:

@@ -75,6 +75,7 @@ class Tracker:
         settings: Mapping[str, Any],
         run_id: str | None = None,
         root: Path = RUNS,
+        parent: str | None = None,
     ) -> None:
         import mlflow
 
@@ -85,6 +86,7 @@ class Tracker:
             run_id=known,
             experiment_id=experiment_id(self.client, experiment, root),
             run_name=None if known else name,
+            parent_run_id=None if known else parent,
             log_system_metrics=True,
         )
         self.run_id: str = run.info.run_id

@@ -116,8 +116,8 @@ class Windows:
 
     def _speaker_of(self, rows: Int[np.ndarray, "row"]) -> Int[np.ndarray, "row"]:
         """Each row's speaker as an integer."""
-        names = [self.corpus.speakers[row] for row in rows]
-        return np.unique(names, return_inverse=True)[1]
+        speakers = self.corpus.groups("speaker")[1]
+        return np.asarray(speakers[rows])
 
 
 def to_float(samples: Int16[Tensor, "batch sample"]) -> Float[Tensor, "batch sample"]:

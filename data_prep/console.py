@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
+from pathlib import Path
 
 import typer
 
 from cpc.config import InputError
+from cpc.corpus import PackReport
 
 
 def run(app: typer.Typer) -> None:
@@ -19,3 +23,27 @@ def run(app: typer.Typer) -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command continues where it stopped", err=True)
         sys.exit(130)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/8`, the second of eight parts of the work, as (2, 8). Raises InputError."""
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+    i, n = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= i <= n:
+        raise InputError(f"shard={text}: must be I/N with 1 <= I <= N, for example 2/8 for the second of eight parts")
+    return i, n
+
+
+def say_packed(report: PackReport, out: Path, start: float) -> None:
+    """Say what came of packing into `out` since `start` (time.monotonic). Raises InputError if nothing did."""
+    seconds = time.monotonic() - start
+    amount = f"{report.packed} utterances, {report.seconds / 3600:.2f} h"
+    if report.fresh:
+        typer.echo(f"packed {amount} into {out} in {seconds:.1f} s ({report.seconds / seconds:,.0f} × real time)")
+    else:
+        typer.echo(f"{out} already holds this corpus ({amount}): nothing to pack")
+    where = out / "skipped.tsv"
+    if not report.packed:
+        raise InputError(f"audio: none of the {report.skipped} files could be decoded; {where} says why")
+    about = f" or parts of files that give no usable audio: see {where}" if report.skipped else ""
+    typer.echo(f"skipped {report.skipped} files{about}")

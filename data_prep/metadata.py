@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from cpc.corpus import Source
 from cpc.corpus.shards import printable
 
 _LIBRI = re.compile(r"(?P<speaker>[^-]+)-(?P<chapter>[^-]+)-[^-]+")
+_GROUPS = ("speaker", "chapter", "sex", "subset")
 Row = dict[str, str]
 
 
@@ -43,8 +45,47 @@ def _libri(file: Path, sexes: Row, text: str) -> Source | None:
 
 
 def _plain(file: Path, root: Path, text: str) -> Source:
-    id = printable(file.relative_to(root).with_suffix("").as_posix().replace("/", "-"))
-    return Source(id, file, printable(file.absolute().parent.name), text=text)
+    id = one_line(file.relative_to(root).with_suffix("").as_posix().replace("/", "-"))
+    return Source(id, file, parent_name(file), text=text)
+
+
+def parent_name(file: Path) -> str:
+    """The name of the folder that a file lies in."""
+    return one_line(file.absolute().parent.name)
+
+
+def one_line(name: str) -> str:
+    """A name as printable text: odd bytes written out, control characters and odd blanks as plain ones."""
+    return "".join(letter if letter.isprintable() else " " for letter in printable(name)).strip()
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A regular expression with a group `speaker`. Raises InputError for a bad one, and for groups of other names."""
+    names = ", ".join(f"(?P<{name}>...)" for name in _GROUPS)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"speaker-regex={pattern}: not a regular expression ({error}); give one with {names}"
+        ) from None
+    if "speaker" not in compiled.groupindex or not set(compiled.groupindex) <= set(_GROUPS):
+        raise InputError(f"speaker-regex={pattern}: needs a group (?P<speaker>...); others may be {names}")
+    return compiled
+
+
+def name_by_pattern(sources: list[Source], pattern: re.Pattern[str], root: Path) -> list[Source]:
+    """What a pattern finds in the files' paths below `root` overrules what else is known.
+
+    Raises InputError, with counts and examples, if it finds no speaker in some of them.
+    """
+    paths = [printable(source.path.relative_to(root).as_posix()) for source in sources]
+    found = [pattern.search(path) for path in paths]
+    without = [path for path, match in zip(paths, found, strict=True) if not (match and match["speaker"])]
+    if without:
+        counts = f"finds no speaker in {len(without)} of {len(paths)} files, for example {', '.join(without[:3])}"
+        remedy = "give a pattern that fits them too (this|that), or move them away"
+        raise InputError(f"speaker-regex={pattern.pattern}: {counts}; {remedy}")
+    return [_merge(source, match.groupdict("")) for source, match in zip(sources, found, strict=True) if match]
 
 
 def read_sexes(places: list[Path]) -> Row:
@@ -81,27 +122,37 @@ def read_table(table: Path) -> dict[str, Row]:
     return rows
 
 
-def join(sources: list[Source], rows: dict[str, Row], places: list[Path]) -> tuple[list[Source], int, int]:
+def join(
+    sources: list[Source], rows: dict[str, Row], places: list[Path], need_speaker: bool = False
+) -> tuple[list[Source], int, int]:
     """Let a table's rows overrule what the paths say: the sources, rows without a file, files without a row.
 
-    A row belongs to the file at its `path` from one of `places`, else to the file whose stem is its id.
+    A row belongs to the file at its `path` from one of `places`, else to the file whose stem is its id. Raises
+    InputError, with counts and examples, for files whose speaker the table does not name, if it must.
     """
-    paths = {(place / row["path"]).resolve(): row for row in rows.values() if row.get("path") for place in places}
-    found = [paths.get(source.path.resolve()) or rows.get(source.path.stem) for source in sources]
+    paths = {os.path.realpath(place / row["path"]): row for row in rows.values() if row.get("path") for place in places}
+    found = [paths.get(os.path.realpath(source.path)) or rows.get(source.path.stem) for source in sources]
+    without = [source.path for source, row in zip(sources, found, strict=True) if not (row and row.get("speaker"))]
+    if need_speaker and without:
+        examples = ", ".join(printable(str(path)) for path in without[:3])
+        rule = f"names no speaker for {len(without)} of {len(sources)} files, for example {examples}"
+        raise InputError(f"table: {rule}; add rows with their path or id, or move these files away")
     joined = [_merge(source, row) if row else source for source, row in zip(sources, found, strict=True)]
     return joined, len(rows) - len({row["id"] for row in found if row}), found.count(None)
 
 
 def _merge(source: Source, row: Row) -> Source:
+    """The source with what a row knows of it."""
+
     def known(name: str) -> str:
-        return row.get(name) or str(getattr(source, name))
+        return one_line(row.get(name) or "") or str(getattr(source, name))
 
     return replace(
         source,
-        id=row["id"],
+        id=row.get("id") or source.id,
         speaker=known("speaker"),
         chapter=known("chapter"),
         sex=known("sex"),
         subset=known("subset"),
-        text=known("text"),
+        text=row.get("text") or source.text,
     )

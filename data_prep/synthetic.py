@@ -18,15 +18,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from importlib.metadata import version
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -39,6 +35,7 @@ from cpc.corpus import AlignedRow, Source, pack, write_alignment, write_split
 from cpc.corpus.progress import show_progress
 from cpc.files import write_json
 from data_prep import console, espeak, sentences
+from data_prep.processes import spread
 from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, cast, chapters, utterance, write_tables
 
 FORMAT = 1  # raised whenever the same settings would give other bytes
@@ -144,34 +141,11 @@ def _audio(out: Path, count: int, hours: float, seed: int, workers: int, progres
     tasks = [_Task(out, chapter, seconds, seed) for speaker in people for chapter in chapters(speaker, seed)]
     missing = [task for task in tasks if not (out / task.chapter.folder).is_dir()]
     with show_progress("synthesising chapters", len(missing), SAMPLE_RATE, progress) as state:
-        for samples in _each(missing, workers):
+        for samples in spread(_write_chapter, missing, workers):  # processes: eSpeak NG is one global state
             state.tick(samples)
     books = {task.chapter: read_chapter(out, task.chapter) for task in tasks}
     write_tables(out, people, {chapter: sum(one.seconds for one in book) / 60 for chapter, book in books.items()})
     return [one for book in books.values() for one in book]
-
-
-def _each(tasks: Sequence[_Task], workers: int) -> Iterator[int]:
-    if workers == 1:
-        yield from map(_write_chapter, tasks)
-        return
-    # Processes, because eSpeak NG is one global state; spawned, because forking a process with threads is unsafe.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
-        try:
-            yield from pool.map(_write_chapter, tasks)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A pool's process would wait for work for ever if its parent is killed: let it end too."""
-
-    def watch() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_chapter(task: _Task) -> int:

@@ -14,7 +14,10 @@ LAYERS = {
     "cpc.version": 0,
     "cpc.distributed": 0,
     "cpc.files": 0,
+    "cpc.style": 0,
+    "cpc.spread": 1,
     "cpc.audio": 1,
+    "cpc.waveform": 1,
     "cpc.corpus": 1,
     "cpc.contrast": 1,
     "cpc.nn": 2,
@@ -26,6 +29,7 @@ LAYERS = {
     "cpc.training": 4,
     "cpc.evaluation": 4,
     "cpc.served": 5,
+    "cpc.sweep": 5,
     "cpc.cli": 5,
     "cpc.__main__": 5,
     "cpc.__init__": 5,
@@ -77,6 +81,12 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Usage: cpc" in done.stdout
     assert done.stdout.strip().endswith("False")
+
+
+def test_data_preparation_needs_no_torch() -> None:
+    code = "import sys, data_prep.folder, data_prep.labels, data_prep.splits; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "data_prep").glob("*.py"))], ids=lambda p: p.name)

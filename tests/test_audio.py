@@ -1,5 +1,9 @@
 """Audio files of every format become the same mono float32."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +12,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpc.audio import SUFFIXES, Undecodable, decode, find_audio, probe, read_audio, to_int16
+from cpc import audio
+from cpc.audio import SUFFIXES, Reader, Undecodable, decode, find_audio, probe, to_int16
 from cpc.config import InputError
+from cpc.waveform import read_audio
 
 RATE = 16000
 
@@ -89,10 +95,222 @@ def test_what_gives_no_audio_says_why_without_repeating_the_path(tmp_path: Path)
         assert str(tmp_path) not in caught.value.reason
 
 
-def test_long_files_read_in_blocks_equal_one_read(tmp_path: Path) -> None:
-    noise = np.random.default_rng(2).integers(-32768, 32768, (1 << 20) + 12345).astype(np.int16)
-    soundfile.write(tmp_path / "a.flac", noise, RATE)
-    assert np.array_equal(to_int16(decode(tmp_path / "a.flac")), noise)
+# Format, and whether soundfile can seek in it exactly: then a reader may do so too.
+FORMATS = {
+    "a.wav": ({}, True),
+    "a.flac": ({}, True),
+    "a.ogg": ({}, False),
+    "mulaw.wav": ({"subtype": "ULAW"}, True),
+    "a.opus": ({"format": "OGG", "subtype": "OPUS"}, False),
+    "constant.mp3": ({"bitrate_mode": "CONSTANT"}, False),
+    "variable.mp3": ({"bitrate_mode": "VARIABLE"}, False),
+    "gsm.wav": ({"subtype": "GSM610"}, False),
+    "adpcm.wav": ({"subtype": "IMA_ADPCM"}, False),
+    "alac.caf": ({"subtype": "ALAC_16"}, False),
+}
+
+
+def write_sweep(path: Path, seconds: float = 8.0) -> np.ndarray:
+    """A gliding tone in noise, in the format of that name; what one read of the whole file gives."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    noise = np.random.default_rng(0).normal(0, 0.02, len(time))
+    wave = 0.3 * np.sin(2 * np.pi * (200 * time + 150 * np.sin(time))) * (0.6 + 0.4 * np.sin(20 * time)) + noise
+    soundfile.write(path, wave.astype(np.float32), RATE, **FORMATS[path.name][0])
+    return audio._sound_file()(str(path)).read(1 << 20, dtype="float32")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_blocks_join_to_what_one_read_gives(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_sweep(tmp_path / name)
+    monkeypatch.setattr(audio, "_BLOCK", 12345)
+    assert len(whole) >= 8 * RATE
+    assert np.array_equal(decode(tmp_path / name), whole)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_segment_is_a_slice_of_the_whole_in_any_order(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_sweep(tmp_path / name)
+    monkeypatch.setattr(audio, "_BLOCK", 5000)
+    edges = np.random.default_rng(1).integers(0, len(whole) - 1, (12, 2))
+    with closing(Reader(tmp_path / name)) as reader:
+        for first, second in edges.tolist():
+            start, stop = min(first, second), max(first, second) + 1
+            assert np.array_equal(reader.decode(RATE, start, stop), whole[start:stop]), (start, stop)
+    assert np.array_equal(decode(tmp_path / name, RATE, 7777), whole[7777:])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_segments_in_their_order_cost_one_pass(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_sweep(tmp_path / name)
+    read = []
+    once = Reader._read
+
+    def counted(reader: Reader, frames: int) -> np.ndarray:
+        block = once(reader, frames)
+        read.append(len(block))
+        return block
+
+    monkeypatch.setattr(Reader, "_read", counted)
+    with closing(Reader(tmp_path / name)) as reader:
+        for start in range(0, 120000, 20000):  # 15000 taken, 5000 left out
+            assert np.array_equal(reader.decode(RATE, start, start + 15000), whole[start : start + 15000])
+    seeks = FORMATS[name][1]
+    assert sum(read) == 6 * 15000 + (0 if seeks else 5 * 5000)
+
+
+def test_a_segment_at_another_rate_is_resampled_on_its_own(tmp_path: Path) -> None:
+    stereo = np.random.default_rng(2).integers(-9000, 9000, (44100, 2)).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", stereo, 44100)
+    mono = (stereo / 32768).astype(np.float32).mean(axis=1, dtype=np.float32)
+    expected = audio.resample(mono[1000:30000], 44100, RATE)
+    assert np.array_equal(decode(tmp_path / "a.wav", RATE, 1000, 30000), expected)
+
+
+def write_noise(path: Path, samples: int = 100000) -> np.ndarray:
+    noise = np.random.default_rng(2).integers(-32768, 32768, samples).astype(np.int16)
+    soundfile.write(path, noise, RATE)
+    return noise
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.999])
+def test_a_truncated_flac_says_how_much_is_there(tmp_path: Path, share: float) -> None:
+    noise = write_noise(tmp_path / "a.flac")
+    whole = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: int(share * len(whole))])
+    with closing(Reader(tmp_path / "a.flac")) as reader:
+        there = np.concatenate(list(reader.blocks()))
+        assert reader.damaged
+    assert np.array_equal(to_int16(there), noise[: len(there)])
+    assert share * 100000 - 10000 < len(there) <= share * 100000  # a FLAC's blocks are 4096 samples or fewer
+    with pytest.raises(Undecodable, match=f"cut short or damaged: only {len(there)} of 100000 samples can be decoded"):
+        decode(tmp_path / "a.flac")
+    assert np.array_equal(to_int16(decode(tmp_path / "a.flac", RATE, 100, len(there))), noise[100 : len(there)])
+    with pytest.raises(Undecodable, match=f"only 0 of {100000 - len(there)} samples"):
+        decode(tmp_path / "a.flac", RATE, len(there), 100000)
+
+
+def test_a_flac_with_damage_in_its_middle_is_reported(tmp_path: Path) -> None:
+    noise = write_noise(tmp_path / "a.flac")
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 300] = bytes(300)
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(Undecodable, match=r"damaged: only \d+ of 100000 samples"):
+        decode(tmp_path / "a.flac")
+    assert np.array_equal(to_int16(decode(tmp_path / "a.flac", RATE, 0, 40000)), noise[:40000])
+
+
+def test_a_flac_without_a_length_and_one_with_a_tag_at_its_end_are_whole(tmp_path: Path) -> None:
+    noise = write_noise(tmp_path / "a.flac")
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    (tmp_path / "tag.flac").write_bytes(content + b"TAG" + bytes(125))
+    content[21] &= 0xF0  # the last 36 bits before the checksum of the STREAMINFO block: the number of samples
+    content[22:26] = bytes(4)
+    (tmp_path / "piped.flac").write_bytes(content)
+    assert probe(tmp_path / "piped.flac") == (0, RATE, 1)
+    assert probe(tmp_path / "tag.flac") == (100000, RATE, 1)
+    for name in ("tag.flac", "piped.flac"):
+        assert np.array_equal(to_int16(decode(tmp_path / name)), noise)
+
+
+def test_a_wav_or_mp3_that_breaks_off_gives_what_is_there(tmp_path: Path) -> None:
+    noise = write_noise(tmp_path / "a.wav")
+    write_noise(tmp_path / "a.mp3")
+    for name, least in (("a.wav", 49000), ("a.mp3", 40000)):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        assert least < len(decode(tmp_path / name)) < 51000
+    assert np.array_equal(to_int16(decode(tmp_path / "a.wav")), noise[: (100000 * 2 + 44) // 4 - 22])
+
+
+@pytest.mark.parametrize(
+    ("subtype", "steps"), [("PCM_U8", 1 << 7), ("PCM_24", 1 << 23), ("PCM_32", 1 << 31), ("FLOAT", None)]
+)
+def test_every_depth_is_rounded_to_the_nearest_of_16_bits(tmp_path: Path, subtype: str, steps: int | None) -> None:
+    values = np.random.default_rng(3).uniform(-1.2 if steps is None else -1, 1.2 if steps is None else 0.99, 5000)
+    soundfile.write(tmp_path / "a.wav", values, RATE, subtype=subtype)
+    stored = values.astype(np.float32) if steps is None else np.floor(values * steps + 0.5) / steps
+    packed = to_int16(decode(tmp_path / "a.wav"))
+    # Half a step of 16 bits for our own rounding, one step of the file for that of libsndfile's writer.
+    slack = 0.5 + (0 if steps is None else 32768 / steps)
+    assert np.abs(packed - np.clip(stored * 32768, -32768, 32767)).max() <= slack + 1e-3
+    if subtype == "PCM_24":
+        exact = soundfile.read(tmp_path / "a.wav", dtype="int32")[0] / 65536
+        assert np.array_equal(packed, np.clip(np.rint(exact), -32768, 32767))
+
+
+def test_96_khz_stereo_keeps_pitch_time_and_level(tmp_path: Path) -> None:
+    wave = tone(1000, 1.0, 96000)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, 0.5 * wave], 1), 96000, subtype="PCM_24")
+    samples = decode(tmp_path / "a.wav")
+    assert len(samples) == RATE
+    assert np.abs(samples - 0.75 * tone(1000))[800:-800].max() < 1e-3
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Act as an ordinary user, whom file permissions bind."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_file_that_may_not_be_read_says_so(shared_folder: Path) -> None:
+    for name in ("open.wav", "closed.wav"):
+        write_noise(shared_folder / name, 100)
+        decode(shared_folder / name)
+    (shared_folder / "closed.wav").chmod(0)
+    with nobody():
+        with pytest.raises(Undecodable) as caught:
+            decode(shared_folder / "closed.wav")
+        assert len(decode(shared_folder / "open.wav")) == 100
+    assert caught.value.reason == "cannot be read: permission denied"
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(shared_folder: Path) -> None:
+    (shared_folder / "closed").mkdir(mode=0o700)
+    write_noise(shared_folder / "open.wav", 100)
+    (shared_folder / "closed").chmod(0)
+    with nobody(), pytest.raises(InputError, match=r"folder .*closed cannot be read \(Permission denied\)"):
+        find_audio(shared_folder)
+
+
+def test_what_is_no_file_is_found_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    write_noise(tmp_path / "folder.wav" / "a.wav", 100)
+    (tmp_path / "self.wav").symlink_to("self.wav")
+    (tmp_path / "broken.wav").symlink_to("absent.wav")
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    os.mkfifo(tmp_path / "pipe.wav")
+    found = find_audio(tmp_path)
+    assert [path.name for path in found] == ["broken.wav", "a.wav", "pipe.wav", "self.wav"]
+    reasons = []
+    for path in found:
+        try:
+            reasons.append(str(len(decode(path))))
+        except Undecodable as error:
+            reasons.append(error.reason)
+    assert reasons == ["a link that leads to no file", "100", "not a file", "a link that leads to no file"]
+
+
+@pytest.mark.parametrize("name", ["größe Ñ 日本.wav", "two  blanks .wav", "percent%20&'\"(1).wav"])
+def test_any_name_is_read(tmp_path: Path, name: str) -> None:
+    noise = write_noise(tmp_path / name, 100)
+    assert np.array_equal(to_int16(decode(find_audio(tmp_path)[0])), noise)
 
 
 def test_find_audio_is_sorted_follows_links_once_and_skips_the_rest(tmp_path: Path) -> None:

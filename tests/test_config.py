@@ -63,8 +63,8 @@ def test_another_kind_replaces_the_settings_of_the_old_one() -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(cpc.InputError, match=r"loss.negatives=.*'uniform', 'all'"):
-        cpc.load_config({"data": {"corpus": "x"}, "loss": {"negatives": {"kind": "hardest"}}})
+    with pytest.raises(cpc.InputError, match=r"loss.negatives=.*'uniform', 'all', 'within', 'hardest'"):
+        cpc.load_config({"data": {"corpus": "x"}, "loss": {"negatives": {"kind": "hardestt"}}})
 
 
 def test_dump_and_load_are_inverse() -> None:

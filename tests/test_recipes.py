@@ -7,9 +7,12 @@ import yaml
 
 import cpc
 from cpc.config import PRESETS
+from cpc.sweep import plan
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(ROOT.glob("recipes/*/*.yaml"))
+FILES = sorted(ROOT.glob("recipes/*/*.yaml"))
+SWEEPS = [path for path in FILES if "recipe" in yaml.safe_load(path.read_text())]
+RECIPES = [path for path in FILES if path not in SWEEPS]
 SCRIPTS = sorted(ROOT.glob("recipes/*/run.sh"))
 
 
@@ -20,6 +23,14 @@ def test_recipe_is_valid_and_a_short_diff(path: Path) -> None:
     flat = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(flat) <= 20
     assert "base" in yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_sweep_is_valid_and_its_runs_differ(path: Path) -> None:
+    config, planned = plan(path)
+    assert len({name for name, _ in planned}) == len(planned) > 1
+    assert len({str(recipe) for _, recipe in planned}) == len(planned)
+    assert config.probes
 
 
 @pytest.mark.parametrize("preset", ["paper", "small"])

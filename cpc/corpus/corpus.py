@@ -18,6 +18,7 @@ from cpc.corpus import shards
 from cpc.corpus.alignment import Alignment
 
 MOST_OPEN = 256  # memory maps held at once
+HEADER = 128  # bytes of NumPy's header before the samples of a shard: always these for one axis of <i2
 
 
 class Corpus:
@@ -29,8 +30,9 @@ class Corpus:
         self.digest: str = info["digest"]  # sha256 of the manifest's rows and the audio
         self._map = lru_cache(MOST_OPEN)(partial(_map, path))
         numbers = self._columns("shard", "offset", "samples")
-        self._shards, self._offsets = numbers["shard"].to_numpy(), numbers["offset"].to_numpy()
-        self.samples: Int[ndarray, " row"] = numbers["samples"].to_numpy()  # of each utterance
+        self.shard: Int[ndarray, " row"] = numbers["shard"].to_numpy()  # that holds each utterance,
+        self.offset: Int[ndarray, " row"] = numbers["offset"].to_numpy()  # from which of its samples,
+        self.samples: Int[ndarray, " row"] = numbers["samples"].to_numpy()  # how many
 
     @classmethod
     def open(cls, path: str | Path) -> Corpus:
@@ -64,12 +66,16 @@ class Corpus:
 
         return pq.ParquetFile(self.path / "manifest.parquet", memory_map=True).read(columns=list(names))
 
+    def column(self, name: str) -> Any:
+        """A text column as an arrow array: a million rows of it are no million Python strings."""
+        return self._columns(name)[name].combine_chunks()
+
     def _strings(self, name: str) -> list[str]:
         return list(self._columns(name)[name].to_pylist())
 
     @cached_property
     def _ids(self) -> Any:
-        return self._columns("id")["id"].combine_chunks()
+        return self.column("id")
 
     @cached_property
     def ids(self) -> list[str]:
@@ -94,6 +100,18 @@ class Corpus:
     @cached_property
     def texts(self) -> list[str]:
         return self._strings("text")
+
+    def groups(self, column: str) -> tuple[list[str], Int[ndarray, " row"]]:
+        """The values of a text column (speaker, chapter, …), sorted, each once, and which of them each row has.
+
+        For sums over the whole corpus: there are Python strings of the values only.
+        """
+        encoded = self.column(column).dictionary_encode()
+        values = np.asarray(encoded.dictionary.to_pylist(), dtype=object)
+        order = np.argsort(values)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        return values[order].tolist(), place[encoded.indices.to_numpy()]
 
     # Rows
 
@@ -158,8 +176,8 @@ class Corpus:
         stop = length if stop is None else stop
         if not 0 <= start <= stop <= length:
             raise ValueError(f"start={start}, stop={stop}: must lie in order within 0..{length} of row {row}")
-        offset = int(self._offsets[row])
-        return self._map(int(self._shards[row]))[offset + start : offset + stop]
+        offset = int(self.offset[row])
+        return self._map(int(self.shard[row]))[offset + start : offset + stop]
 
     def gather(
         self,
@@ -168,9 +186,22 @@ class Corpus:
         samples: int,
         out: Int16[ndarray, "batch samples"],
     ) -> None:
-        """Copy a batch of windows, `samples` long from `starts` within `rows`, into `out`."""
-        for place, (row, start) in enumerate(zip(rows.tolist(), starts.tolist(), strict=True)):
-            out[place] = self.waveform(row, start, start + samples)
+        """Copy a batch of windows, `samples` long from `starts` within `rows`, into `out` (C order).
+
+        By plain reads, not by memory map: they cost the same in a corpus of thousands of shards, and from a disk
+        they read the windows alone, where page faults at random places read whole megabytes ahead.
+
+        Raises InputError for a shard that is shorter than the manifest says.
+        """
+        if np.any(starts < 0) or np.any(starts + samples > self.samples[rows]):
+            raise ValueError(f"starts, stop=starts + {samples}: must lie within the utterances of rows {rows.tolist()}")
+        places = HEADER + out.itemsize * (self.offset[rows] + starts)
+        for window, shard, place in zip(out, self.shard[rows].tolist(), places.tolist(), strict=True):
+            path = shards.shard_path(self.path, shard)
+            with path.open("rb", buffering=0) as file:
+                file.seek(place)
+                if file.readinto(window) != window.nbytes:
+                    raise InputError(f"corpus={self.path}: {path.name} is cut short; copy or pack the corpus again")
 
 
 def _map(corpus: Path, shard: int) -> Int16[ndarray, " sample"]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cpc.audio import SAMPLE_RATE
 from cpc.config import InputError
 from cpc.corpus import shards
-from cpc.corpus.plan import Job, check, digest, plan
+from cpc.corpus.plan import Job, check, digest, plan, taken, work_folder
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import Part
 from cpc.corpus.source import Source
@@ -44,12 +44,13 @@ def pack(
     shard_samples: int = SHARD_SAMPLES,
     progress: bool = True,
 ) -> PackReport:
-    """Decode `sources` into a packed corpus at `out`, `workers` shards at a time (default: one a core).
+    """Decode `sources`, files or segments of files, into a packed corpus at `out`.
 
-    Utterances are sorted by id and cut into shards of about `shard_samples` samples at `sample_rate` Hz. Each
-    shard is committed by its part file: a killed run, started again, does only the missing shards and ends
-    with the same bytes as an uninterrupted one. Workers are threads: decoding, resampling and hashing all run
-    outside Python's lock, and threads neither outlive a killed parent nor need a guarded `__main__`.
+    `workers` shards are written at a time (default: one a core). Utterances are sorted by id and cut into shards of
+    about `shard_samples` samples at `sample_rate` Hz. Each shard is committed by its part file: a killed run,
+    started again, does only the missing shards and ends with the same bytes as an uninterrupted one. Workers are
+    threads: decoding, resampling and hashing all run outside Python's lock, and threads neither outlive a killed
+    parent nor need a guarded `__main__`.
 
     Raises InputError for no sources, clashing ids, an `out` that holds something else or cannot be written.
     """
@@ -61,7 +62,7 @@ def pack(
     if done := _finished(job, identity):
         return done
     try:
-        with _claimed(job):
+        with claimed(job.out):
             counts = plan(job, identity)
             _write_shards(job, counts)
             report = _finish(job, identity, len(counts))
@@ -78,30 +79,34 @@ def _finished(job: Job, identity: str) -> PackReport | None:
     if corpus.is_file():
         info = json.loads(corpus.read_text(encoding="utf-8"))
         if info.get("plan") != identity:
-            raise job.taken("a packed corpus of other files or settings")
+            raise taken(job.out, "a packed corpus of other files or settings")
         shutil.rmtree(job.work, ignore_errors=True)  # a kill may have come after the last write
         return PackReport(info["utterances"], info["skipped"], info["samples"] / job.sample_rate, fresh=False)
-    if job.out.exists() and not job.out.is_dir():
-        raise job.taken("a file, not a folder")
-    if job.out.is_dir() and any(job.out.iterdir()) and not job.work.is_dir():
-        raise job.taken("files that are not a packed corpus")
     return None
 
 
 @contextmanager
-def _claimed(job: Job) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it even after kill −9."""
-    job.work.mkdir(parents=True, exist_ok=True)
-    with (job.work / "lock").open("w") as lock:
+def claimed(out: Path) -> Iterator[Path]:
+    """Hold `out` for this process, and give its folder for unfinished work; the system lets go even after kill −9.
+
+    Raises InputError if `out` holds files of another kind, or if another process is packing into it.
+    """
+    if out.exists() and not out.is_dir():
+        raise taken(out, "a file, not a folder")
+    work = work_folder(out)
+    if out.is_dir() and any(out.iterdir()) and not work.is_dir():
+        raise taken(out, "files that are not a packed corpus")
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
         try:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"out={job.out}: another process is packing into it; wait for it to end") from error
+            raise InputError(f"out={out}: another process is packing into it; wait for it to end") from error
         except (ImportError, OSError):
             pass  # a system or a network disk without locks: go on unguarded
-        yield
+        yield work
 
 
 def _write_shards(job: Job, counts: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from cpc.audio import Undecodable, probe
+from cpc.audio import AudioInfo, Undecodable, probe
 from cpc.config import InputError
 from cpc.corpus import shards
 from cpc.corpus.progress import Progress, show_progress
@@ -33,14 +33,21 @@ class Job:
     @property
     def work(self) -> Path:
         """Folder of what is needed until the corpus is complete."""
-        return self.out / "packing"
+        return work_folder(self.out)
 
     def part(self, shard: int) -> Path:
         """The file that marks a shard as complete and holds its rows of the manifest."""
         return self.work / f"{shard:05d}.json"
 
-    def taken(self, what: str) -> InputError:
-        return InputError(f"out={self.out}: holds {what}; remove it or name another folder")
+
+def work_folder(out: Path) -> Path:
+    """Where a corpus at `out` keeps what is needed until it is complete."""
+    return out / "packing"
+
+
+def taken(out: Path, what: str) -> InputError:
+    """The error for a folder that cannot be packed into, because of what it holds."""
+    return InputError(f"out={out}: holds {what}; remove it or name another folder")
 
 
 def check(ordered: Sequence[Source]) -> None:
@@ -58,11 +65,12 @@ def check(ordered: Sequence[Source]) -> None:
 
 
 def digest(job: Job) -> str:
-    """Identity of a job: each source's place below the root, size, metadata. No dates, no absolute paths."""
+    """Identity of a job: each source's place below the root, size, metadata, segment. No dates, no absolute paths."""
     sha = hashlib.sha256(json.dumps([shards.FORMAT, job.sample_rate, job.shard_samples]).encode())
     for source in job.sources:
         where = [shards.relative(source.path, job.root), _size(source.path)]
-        sha.update(json.dumps([*where, *shards.texts(source)]).encode())
+        segment = [source.start, source.stop] if source.is_segment else []
+        sha.update(json.dumps([*where, *shards.texts(source), *segment]).encode())
     return sha.hexdigest()
 
 
@@ -83,7 +91,7 @@ def plan(job: Job, identity: str) -> list[int]:
         write_json(path, {"digest": identity, "counts": cut(_lengths(job), job.shard_samples)})
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["digest"] != identity:
-        raise job.taken("the unfinished packing of other files or settings")
+        raise taken(job.out, "the unfinished packing of other files or settings")
     return list(stored["counts"])
 
 
@@ -107,17 +115,25 @@ def _lengths(job: Job) -> Iterator[int]:
     with show_progress("reading lengths", len(job.sources), job.sample_rate, job.progress) as state:
 
         def measure(chunk: Sequence[Source]) -> list[int]:
-            return [_length(source.path, job.sample_rate, state) for source in chunk]
+            return list(_measure(chunk, job.sample_rate, state))
 
         with ThreadPoolExecutor(job.workers) as pool:
             for lengths in pool.map(measure, chunks):
                 yield from lengths
 
 
-def _length(path: Path, sample_rate: int, state: Progress) -> int:
-    state.tick()
+def _measure(chunk: Sequence[Source], sample_rate: int, state: Progress) -> Iterator[int]:
+    path, info = None, AudioInfo(0, 1, 1)
+    for source in chunk:
+        state.tick()
+        if source.path != path:  # segments of a file lie beside each other: its header is read once
+            path, info = source.path, _probe(source.path)
+        stop = info.samples if source.stop is None else min(source.stop, info.samples or source.stop)
+        yield max(stop - source.start, 0) * sample_rate // info.sample_rate
+
+
+def _probe(path: Path) -> AudioInfo:
     try:
-        info = probe(path)
+        return probe(path)
     except Undecodable:
-        return 0
-    return info.samples * sample_rate // info.sample_rate
+        return AudioInfo(0, 1, 1)

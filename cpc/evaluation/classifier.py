@@ -76,12 +76,13 @@ def fit(
     classes: int,
     fitting: Fitting | None = None,
     device: str | torch.device = "cpu",
+    start: LinearClassifier | None = None,
 ) -> LinearClassifier:
-    """Minimise J from zero weights, for labels y in 0 … classes − 1.
+    """Minimise J for labels y in 0 … classes − 1, from zero weights or from those of `start`, which save steps.
 
     The features move to `device` in float32 (few of them in float64); parameters and sums are float64 on the
-    CPU, where L-BFGS runs. A large problem is first solved on an eighth of the frames, which costs an eighth and
-    leaves few steps to go.
+    CPU, where L-BFGS runs. Without a start, a large problem is first solved on an eighth of the frames, which costs
+    an eighth and leaves few steps to go.
     """
     fitting = fitting or Fitting()
     _check(x, y, classes)
@@ -89,11 +90,11 @@ def fit(
     if x.numel() <= _PRECISE and x.device.type in ("cpu", "cuda"):
         x = x.double()
     problem = _Problem.of(x, y, classes, fitting.l2)
-    start, early = problem.zeros(), 0
-    if len(x) > _THIN_FROM:
+    first, early = problem.zeros() if start is None else problem.whitened(start.weight, start.bias), 0
+    if start is None and len(x) > _THIN_FROM:
         thinned = replace(problem, x=problem.x[::_THINNED].contiguous(), y=problem.y[::_THINNED])
-        start, early, _ = _minimise(thinned, start, fitting)
-    solution, iterations, converged = _minimise(problem, start, fitting)
+        first, early, _ = _minimise(thinned, first, fitting)
+    solution, iterations, converged = _minimise(problem, first, fitting)
     if not converged:
         log.warning(_UNCONVERGED, iterations)
     weight, bias = (p.to(device, torch.float32) for p in problem.raw(*solution))
@@ -170,6 +171,12 @@ class _Problem:
         """Weights and biases that act on unstandardised features."""
         weight = self.whitening @ v / self.deviation[:, None]
         return weight, b - self.mean @ weight
+
+    def whitened(self, weight: Float[Tensor, "dim cls"], bias: Float[Tensor, " cls"]) -> Weights:
+        """The inverse of `raw`; channels that are constant here get no weight."""
+        weight = weight.cpu().double()
+        known = torch.where(self.deviation.isinf(), 0, self.deviation)[:, None] * weight
+        return torch.linalg.solve(self.whitening, known), bias.cpu().double() + self.mean @ weight
 
     def value(self, v: Float[Tensor, "dim cls"], b: Float[Tensor, " cls"]) -> tuple[float, Weights]:
         """J and its gradient with respect to v and b."""

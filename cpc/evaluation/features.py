@@ -6,28 +6,30 @@ rounded up to eight shapes an octave, so that padding adds less than an eighth t
 shortest utterances.
 """
 
-import hashlib
+import ctypes
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int, Int64
 from torch import Tensor, nn
 
-from cpc.config import InputError, dump
+from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.corpus.progress import show_progress
 from cpc.distributed import keep_freed_memory
+from cpc.evaluation.layers import Layer, LayerName, check_layer, layers_of
 from cpc.model import CPC
 
-LayerName = Literal["z", "c"]
+__all__ = ["Features", "FrameTable", "Layer", "LayerName", "extract", "extract_features"]
 BATCH_SAMPLES = 1 << 20  # 66 s at 16 kHz: keeps the cores busy, and a 512-channel encoder within about 2 GiB
 _SHORTEST = 1 << 13  # samples; all utterances below it share one shape
 
-Rows = Int64[np.ndarray, " utterance"]
+Rows = Int64[np.ndarray, " _"]
 Batch = Callable[[Tensor, Tensor], Mapping[str, Tensor]]  # (waveform, lengths) → name → (batch, frame, dim)
 
 
@@ -54,53 +56,6 @@ class Features(Protocol):
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer of a CPC model as features: z of the encoder or c of the context network.
-
-    `origin` comes first in its name: "CPC z", "random c".
-    """
-
-    model: CPC
-    layer: LayerName
-    origin: str = "CPC"
-
-    @property
-    def name(self) -> str:
-        return f"{self.origin} {self.layer}"
-
-    @property
-    def hop(self) -> int:
-        return self.model.hop
-
-    @property
-    def sample_rate(self) -> int:
-        return self.model.sample_rate
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return {"model": dump(self.model.config), "weights": _weights_digest(self.model), "layer": self.layer}
-
-    def frames(self, n_samples: int) -> int:
-        return self.model.frames(n_samples)
-
-    def frame_centres(self, n_frames: int) -> Float64[np.ndarray, " frame"]:
-        return self.model.frame_centres(n_frames)
-
-    def __call__(
-        self, waveform: Float[Tensor, "batch sample"], lengths: Int[Tensor, " batch"] | None = None
-    ) -> Float[Tensor, "batch frame dim"]:
-        latents: Tensor = getattr(self.model(waveform, lengths), self.layer)
-        return latents
-
-
-def _weights_digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
 class FrameTable:
     """Frames of several utterances, one after the other: utterance i owns offsets[i] … offsets[i + 1] − 1."""
 
@@ -118,6 +73,17 @@ class FrameTable:
     def utterance(self, i: int) -> Float32[Tensor, "frame dim"]:
         return self.frames[self.offsets[i] : self.offsets[i + 1]]
 
+    @property
+    def owners(self) -> Int64[np.ndarray, " frame"]:
+        """The utterance of each frame."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    def take(self, places: Int64[np.ndarray, " kept"]) -> "FrameTable":
+        """A table of some of the utterances, in the order of `places`; the frames are copied."""
+        chosen = [self.utterance(place) for place in places.tolist()]
+        offsets = np.concatenate([[0], np.cumsum(self.counts[places])])
+        return FrameTable(torch.cat(chosen) if chosen else self.frames[:0], offsets)
+
 
 def extract(
     model: CPC,
@@ -125,26 +91,31 @@ def extract(
     rows: Rows,
     layers: Sequence[LayerName] = ("z", "c"),
     *,
+    last_of: int | None = None,
     batch_samples: int = BATCH_SAMPLES,
     progress: bool = False,
     name: str = "CPC",
 ) -> dict[LayerName, FrameTable]:
-    """The layers of a model for some rows of a corpus, in the order of the rows, from one pass over the
-    audio.
+    """The layers of a model for some rows of a corpus, in the order of the rows, from one pass over the audio.
 
-    Runs on the model's device in its own precision (float32 unless the caller opens an autocast), in
-    inference mode and evaluation mode; the tables are float32 on the CPU. An utterance too short for one
-    frame has none.
+    With `last_of`, every utterance is cut into windows of so many samples, each goes through the model alone, and
+    the table holds the last frame of each; what is left over at the end is dropped, and an utterance shorter than
+    a window is one window.
+
+    Runs on the model's device in its own precision (float32 unless the caller opens an autocast), in inference mode
+    and evaluation mode; the tables are float32 on the CPU. An utterance too short for one frame has none.
     """
 
     def forward(waveform: Tensor, lengths: Tensor) -> Mapping[str, Tensor]:
-        latents = model(waveform, lengths)
-        return {layer: getattr(latents, layer) for layer in layers}
+        return layers_of(model, waveform, lengths, layers)
 
-    plan = _Plan(Layer(model, layers[0], name), corpus, rows, batch_samples, progress)
+    features = Layer(model, layers[0], name)
+    for layer in layers:
+        check_layer(model, layer)
+    plan = _plan(features, corpus, rows, last_of, batch_samples, progress)
     with _evaluating(model):
         tables = _fill(forward, plan, next(model.parameters()).device)
-    return {layer: tables[layer] for layer in layers}
+    return {layer: _windowed(tables[layer], plan, len(rows), last_of) for layer in layers}
 
 
 def extract_features(
@@ -152,43 +123,38 @@ def extract_features(
     corpus: Corpus,
     rows: Rows,
     *,
+    last_of: int | None = None,
     device: str | torch.device = "cpu",
     batch_samples: int = BATCH_SAMPLES,
     progress: bool = False,
 ) -> FrameTable:
     """The same for any features; those that are not a `Layer` take their waveforms on `device`."""
     if isinstance(features, Layer):
-        layers = (features.layer,)
-        return extract(features.model, corpus, rows, layers, batch_samples=batch_samples, progress=progress)[
-            features.layer
-        ]
-    plan = _Plan(features, corpus, rows, batch_samples, progress)
-    return _fill(lambda waveform, lengths: {"": features(waveform, lengths)}, plan, torch.device(device))[""]
+        layer, name = features.layer, features.origin
+        return extract(
+            features.model, corpus, rows, [layer],
+            last_of=last_of, batch_samples=batch_samples, progress=progress, name=name,
+        )[layer]  # fmt: skip
+    plan = _plan(features, corpus, rows, last_of, batch_samples, progress)
+    table = _fill(lambda waveform, lengths: {"": features(waveform, lengths)}, plan, torch.device(device))[""]
+    return _windowed(table, plan, len(rows), last_of)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which utterances go into which batch."""
+    """Which pieces of which utterances go into which batch: piece i begins at starts[i] of row rows[i]."""
 
     features: Features
     corpus: Corpus
-    rows: Rows
+    rows: Int64[np.ndarray, " piece"]
+    starts: Int64[np.ndarray, " piece"]
+    samples: Int64[np.ndarray, " piece"]
+    owners: Int64[np.ndarray, " piece"]
     batch_samples: int
     progress: bool
 
-    def __post_init__(self) -> None:
-        wanted, held = self.features.sample_rate, self.corpus.sample_rate
-        if wanted != held:
-            rule = f"has {held} Hz where {self.features.name} needs {wanted}; pack it at that rate"
-            raise InputError(f"corpus={self.corpus.path}: {rule}")
-
-    @property
-    def samples(self) -> Int64[np.ndarray, " utterance"]:
-        samples: Int64[np.ndarray, " utterance"] = self.corpus.samples[self.rows]
-        return samples
-
     def batches(self) -> Iterator[tuple[Int64[np.ndarray, " batch"], int]]:
-        """Places in `rows` and padded length of each batch, longest first, where memory is at its highest."""
+        """Pieces and padded length of each batch, longest first, where memory is at its highest."""
         padded = np.array([_rounded_up(int(n)) for n in self.samples], dtype=np.int64)
         for length in np.unique(padded)[::-1].tolist():
             places = np.flatnonzero(padded == length)
@@ -198,9 +164,34 @@ class _Plan:
     def waveform(self, places: Int64[np.ndarray, " batch"], length: int) -> Float32[Tensor, "batch sample"]:
         """Zero-padded audio in [−1, 1)."""
         pcm = np.zeros((len(places), length), np.int16)
-        for line, row in zip(pcm, self.rows[places].tolist(), strict=True):
-            line[: self.corpus.samples[row]] = self.corpus.waveform(row)
+        for line, place in zip(pcm, places.tolist(), strict=True):
+            start, n = int(self.starts[place]), int(self.samples[place])
+            line[:n] = self.corpus.waveform(int(self.rows[place]), start, start + n)
         return torch.from_numpy(pcm).float() / 2**15
+
+
+def _plan(
+    features: Features, corpus: Corpus, rows: Rows, window: int | None, batch_samples: int, progress: bool
+) -> _Plan:
+    if features.sample_rate != corpus.sample_rate:
+        rule = f"has {corpus.sample_rate} Hz where {features.name} needs {features.sample_rate}; pack it at that rate"
+        raise InputError(f"corpus={corpus.path}: {rule}")
+    lengths = corpus.samples[rows]
+    counts = np.ones_like(lengths) if window is None else np.maximum(1, lengths // window)
+    owners = np.repeat(np.arange(len(rows)), counts)
+    number = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # of the piece in its utterance
+    samples = lengths[owners] if window is None else np.minimum(lengths[owners], window)
+    return _Plan(features, corpus, rows[owners], number * (window or 0), samples, owners, batch_samples, progress)
+
+
+def _windowed(table: FrameTable, plan: _Plan, utterances: int, window: int | None) -> FrameTable:
+    """One entry an utterance: all its frames, or the last frame of each of its windows."""
+    if window is None:
+        return table
+    kept = np.flatnonzero(table.counts)
+    last = torch.from_numpy(table.offsets[kept + 1] - 1)
+    counts = np.bincount(plan.owners[kept], minlength=utterances)
+    return FrameTable(table.frames[last], np.concatenate([[0], np.cumsum(counts)]))
 
 
 def _rounded_up(samples: int) -> int:
@@ -219,7 +210,11 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
     with show_progress(
         f"features: {plan.features.name}", len(plan.rows), plan.corpus.sample_rate, plan.progress
     ) as bar:
+        octave = 0
         for places, length in plan.batches():
+            if length.bit_length() != octave:
+                give_memory_back(device)
+                octave = length.bit_length()
             lengths = torch.from_numpy(plan.samples[places]).to(device)
             for name, batch in forward(plan.waveform(places, length).to(device), lengths).items():
                 table = frames.setdefault(name, torch.empty(int(offsets[-1]), batch.shape[-1]))
@@ -227,7 +222,16 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
                     table[offsets[place] : offsets[place + 1]] = own[: counts[place]]
             for n in plan.samples[places].tolist():
                 bar.tick(n)
+    give_memory_back(device)
     return {name: FrameTable(table, offsets) for name, table in frames.items()}
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Let malloc return what `keep_freed_memory` made it keep: holes of one batch's shape do not fit the next one's,
+    and would add up to several times the memory of a batch.
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -7,14 +7,14 @@ from jaxtyping import Int64
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
-from cpc.corpus.splits import overlap
+from cpc.corpus.splits import Overlap, extents, overlap
 from cpc.evaluation.result import Task
 
 Rows = Int64[np.ndarray, " _"]
 
 
 def check(task: Task, corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
-    """Sentences on what train and test share.
+    """Sentences on what train and test share: utterances, speakers and chapters, whatever the task.
 
     Raises InputError if they share utterances, or if a speaker probe would be asked for speakers it never saw.
     """
@@ -22,25 +22,32 @@ def check(task: Task, corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...
     if shared.utterances:
         rule = "training and test utterances must differ; take them out of one of the two"
         raise InputError(f"test: {shared.utterances} of {len(test)} utterances are trained on as well: {rule}")
-    if task == "phone":
-        return _phone_notes(corpus, test, shared.speakers)
-    _check_speakers(corpus, train, test)
-    return _session_notes(shared.chapters)
+    if task.startswith("speaker"):
+        _check_speakers(corpus, train, test)
+    said = f"Training and test share {_counts(corpus, shared, test)}"
+    given_away = task.startswith("speaker") and shared.chapters > 0
+    session = ": the recording session may give the speaker away" if given_away else ""
+    return (f"{said}{session}.", *_unknown_sessions(corpus, test))
 
 
-def _phone_notes(corpus: Corpus, test: Rows, shared: int) -> tuple[str, ...]:
-    speakers = len(_names(corpus.speakers, test))
-    return (f"{shared} of {speakers} test speakers are trained on as well.",) if shared else ()
+def _counts(corpus: Corpus, shared: Overlap, test: Rows) -> str:
+    held = extents(corpus, {"test": test})["test"]
+    return (
+        f"{shared.speakers} of {held.speakers} test speakers, {shared.chapters} of {held.chapters} test chapters "
+        f"and {shared.utterances} of {held.utterances} test utterances"
+    )
 
 
-def _session_notes(chapters: int) -> tuple[str, ...]:
-    if not chapters:
-        return ()
-    return (f"Training and test share {chapters} chapters: the recording session may give the speaker away.",)
+def _unknown_sessions(corpus: Corpus, test: Rows) -> tuple[str, ...]:
+    chapters, chapter = corpus.groups("chapter")
+    unknown = int((np.array([name == "" for name in chapters])[chapter[test]]).sum())
+    rule = "whether a recording session is on both sides is not known"
+    return (f"{unknown} of {len(test)} test utterances have no chapter: {rule}.",) if unknown else ()
 
 
 def _check_speakers(corpus: Corpus, train: Rows, test: Rows) -> None:
-    known, asked = _names(corpus.speakers, train), _names(corpus.speakers, test)
+    names, speaker = corpus.groups("speaker")
+    known, asked = ({names[code] for code in np.unique(speaker[rows]).tolist()} for rows in (train, test))
     if "" in known | asked:
         raise InputError(f"corpus={corpus.path}: has utterances without a speaker; a speaker probe needs them all")
     if unknown := sorted(asked - known):
@@ -52,15 +59,9 @@ def pretraining_note(corpus: Corpus, test: Rows, pretrain_ids: Sequence[str] | N
     """One sentence on how much of the test set the model heard in pretraining; none where nobody knows."""
     if pretrain_ids is None:
         return ()
-    heard = set(pretrain_ids)
-    seen = np.array([row for row, id in enumerate(corpus.ids) if id in heard], dtype=np.int64)
-    shared = overlap(corpus, seen, test)
-    speakers = len(_names(corpus.speakers, test))
-    return (
-        f"Pretraining heard {shared.speakers} of {speakers} test speakers "
-        f"and {shared.utterances} of {len(test)} test utterances (without labels).",
-    )
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-
-def _names(column: Sequence[str], rows: Rows) -> set[str]:
-    return {column[row] for row in rows.tolist()}
+    heard = pc.is_in(corpus.column("id"), value_set=pa.array(pretrain_ids, pa.string()))
+    shared = overlap(corpus, np.flatnonzero(heard.to_numpy(zero_copy_only=False)), test)
+    return (f"Pretraining heard {_counts(corpus, shared, test)} (without labels).",)

@@ -1,9 +1,10 @@
 """Probe a run and put the results where they belong: into its folder, and onto its run in MLflow."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -11,16 +12,19 @@ from cpc.config import InputError
 from cpc.corpus import Corpus
 from cpc.evaluation.baselines import probe_run
 from cpc.evaluation.compare import BASELINE
-from cpc.evaluation.features import LayerName
+from cpc.evaluation.layers import LayerName
+from cpc.evaluation.protocol import Protocol
 from cpc.evaluation.result import ProbeResult
-from cpc.tracking import connect, experiment_id, is_active, log_now
+from cpc.tracking import connect, experiment_id, is_active
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+_LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
+
 
 def probe_and_record(
-    task: Literal["phone", "speaker"],
+    task: str,
     run: Path,
     corpus: Path,
     train: str,
@@ -30,13 +34,15 @@ def probe_and_record(
     baselines: bool = True,
     device: str = "cpu",
     progress: bool = True,
+    protocols: Sequence[Protocol] = (Protocol(),),
+    folds: int = 0,
 ) -> list[ProbeResult]:
     """Probe the model of a run folder and its baselines; write runs/NAME/probes/*.json and MLflow metrics.
 
     Raises:
         InputError: `run` is not the folder of a trained run, or the splits cannot be judged.
     """
-    state = read_state(run)
+    read_state(run)
     results = probe_run(
         task,
         run,
@@ -49,10 +55,22 @@ def probe_and_record(
         device=device,
         progress=progress,
         pretrain_ids=pretrain_ids(run),
+        protocols=protocols,
+        folds=folds,
     )
+    record(results, run)
+    return results
+
+
+def record(results: Sequence[ProbeResult], run: Path) -> None:
+    """Results of a run and of its baselines: a file each in runs/NAME/probes, metrics and the file in MLflow.
+
+    Raises:
+        InputError: MLflow does not know the run; the files are written nevertheless.
+    """
+    state = read_state(run)
     for result in results:
-        if result.features.startswith("CPC"):
-            result.write(_file(run, result))
+        result.write(run / "probes" / result.file_name)
     client = connect(run.parent)
     if not is_active(client, state["run_id"]):
         raise InputError(
@@ -60,12 +78,14 @@ def probe_and_record(
             f"{run / 'probes'}, to have them in MLflow set MLFLOW_TRACKING_URI to the store that it was trained with"
         )
     for result in results:
-        _record(client, result, state, run)
-    return results
+        _record(client, result, state, run, results)
 
 
-def _file(run: Path, result: ProbeResult) -> Path:
-    return run / "probes" / f"{result.task}-{Path(result.test).stem}-{result.slug}.json"
+def record_table(run: Path, suite: str, values: Mapping[str, float], file: Path) -> None:
+    """A suite's table on its run in MLflow: suite/NAME/… metrics, and the file as an artifact."""
+    client, state = connect(run.parent), read_state(run)
+    _log(client, state["run_id"], {f"suite/{suite}/{name}": (value, 0) for name, value in values.items()}, {})
+    client.log_artifact(state["run_id"], str(file), "suites")
 
 
 def read_state(run: Path) -> dict[str, Any]:
@@ -85,19 +105,43 @@ def pretrain_ids(run: Path) -> list[str]:
 
 
 def metric_name(result: ProbeResult) -> str:
-    """TASK/TEST_SPLIT/FEATURES: numbers from different test sets never share a name."""
-    return f"probe/{result.task}/{Path(result.test).stem}/{result.slug.removeprefix('cpc_')}"
+    """probe/TASK/TEST_SPLIT/FEATURES: numbers of different protocols or test sets never share a name.
+
+    With few labels it begins with `budget` instead, and the metric's step is the percentage.
+    """
+    kind = "probe" if result.budget == 100 else "budget"
+    return f"{kind}/{result.column}/{result.test_slug}/{result.slug.removeprefix('cpc_')}"
 
 
-def _record(client: "MlflowClient", result: ProbeResult, state: dict[str, Any], run: Path) -> None:
+def _record(
+    client: "MlflowClient", result: ProbeResult, state: dict[str, Any], run: Path, together: Sequence[ProbeResult]
+) -> None:
     own = result.features.startswith("CPC")
     target = state["run_id"] if own else _baseline_run(client, state["experiment"], result.features, run.parent)
     name = metric_name(result)
-    values = {"accuracy": result.accuracy, "low": result.low, "high": result.high}
+    points = {f"{name}/{k}": (v, round(result.budget) % 100) for k, v in _values(result).items()}
+    curve = name.replace("probe/", "budget/", 1)
+    if curve != name and any(metric_name(other) == curve for other in together):  # the end of the curve over budgets
+        points |= {f"{curve}/{k}": (v, 100) for k, v in _values(result).items()}
     protocol = f"{result.corpus}: {result.train} → {result.test}; {result.protocol}"
-    log_now(client, target, {f"{name}/{k}": v for k, v in values.items()}, {name.replace("/", "."): protocol})
-    if own:
-        client.log_artifact(target, str(_file(run, result)), "probes")
+    _log(client, target, points, {name.replace("/", "."): protocol[:_LONGEST_TAG]})
+    client.log_artifact(target, str(run / "probes" / result.file_name), "probes")
+
+
+def _values(result: ProbeResult) -> dict[str, float]:
+    values = {"accuracy": result.accuracy, "low": result.low, "high": result.high}
+    if result.speakers_low is not None and result.speakers_high is not None:
+        values |= {"speakers_low": result.speakers_low, "speakers_high": result.speakers_high}
+    return values | ({"error_rate": result.error} if result.task == "phone_sequence" else {})
+
+
+def _log(client: "MlflowClient", target: str, points: Mapping[str, tuple[float, int]], tags: Mapping[str, str]) -> None:
+    """Metrics with their steps, and tags, in one call."""
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, float(value), now, step) for name, (value, step) in points.items()]
+    client.log_batch(target, metrics=metrics, tags=[RunTag(k, v) for k, v in tags.items()])
 
 
 def _baseline_run(client: "MlflowClient", experiment: str, features: str, root: Path) -> str:

@@ -10,6 +10,7 @@ import torch
 from cpc.seeding import derive, torch_generator
 from cpc.tracking import Tracker
 from cpc.training.display import Display
+from cpc.training.health import Health
 from cpc.training.job import Job
 from cpc.training.meter import Meter, NotFinite
 from cpc.training.signals import Stop
@@ -25,6 +26,7 @@ def fit(job: Job, folder: Path, tracker: Tracker, display: Display, stop: Stop) 
     """
     settings = job.recipe.training
     meter = Meter(job.recipe.windows.batch * job.recipe.windows.samples / job.corpus.sample_rate)
+    health = Health(job, display.say, tracker.tag)
     latest: dict[str, float] = {}
     began, before = time.perf_counter(), job.seconds
     job.model.train()
@@ -43,9 +45,12 @@ def fit(job: Job, folder: Path, tracker: Tracker, display: Display, stop: Stop) 
             tracker.metrics(values, done)
             display.metrics(values, done)
             latest |= values
-        if validate and (values := validation(job)):
+        if validate:
+            values = validation(job)
+            if values:
+                display.say(f"step {done}: validation loss {values['valid/loss']:.3f} on unseen speakers")
+            values |= health.examine(latest | values)
             tracker.metrics(values, done)
-            display.say(f"step {done}: validation loss {values['valid/loss']:.3f} on unseen speakers")
             latest |= values
         better = validate and latest.get("valid/loss", math.inf) < job.best
         if better:

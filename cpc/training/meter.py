@@ -1,5 +1,6 @@
 """Running means of what a step reports, kept on the device and read back only when they are shown."""
 
+import math
 import time
 
 import torch
@@ -43,11 +44,9 @@ class Meter:
             return {}
         loss, norm, *rest = (self._sum / self._count).tolist()
         steps = len(rest) // 2
-        values = {
-            f"{prefix}/loss": loss,
-            f"{prefix}/bound": self._ceiling - loss,
-            f"{prefix}/ceiling": self._ceiling,
-        }
+        values = {f"{prefix}/loss": loss}
+        if not math.isnan(self._ceiling):  # the loss bounds the information
+            values |= {f"{prefix}/bound": self._ceiling - loss, f"{prefix}/ceiling": self._ceiling}
         for k in range(steps):
             values[f"{prefix}/loss_k/{k + 1:02d}"] = rest[k]
             values[f"{prefix}/accuracy_k/{k + 1:02d}"] = rest[steps + k]

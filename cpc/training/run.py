@@ -42,10 +42,17 @@ class Run:
         return self.path / "last.safetensors"
 
 
-def train(recipe: Recipe, name: str | None = None, root: Path | str = RUNS, progress: bool = True) -> Run:
+def train(
+    recipe: Recipe,
+    name: str | None = None,
+    root: Path | str = RUNS,
+    progress: bool = True,
+    parent: str | None = None,
+) -> Run:
     """Train a recipe as runs/NAME, or go on with it where it stopped.
 
-    A run of that name with the same settings is resumed, or given back if it is finished.
+    A run of that name with the same settings is resumed, or given back if it is finished. `parent` is the id of the
+    MLflow run that a new one is shown under (a sweep).
 
     Raises:
         InputError: a run of that name has other settings, or is being trained by another process.
@@ -54,7 +61,7 @@ def train(recipe: Recipe, name: str | None = None, root: Path | str = RUNS, prog
     folder = Path(root) / name if name else _free_folder(Path(root), recipe.experiment)
     if (folder / "config.yaml").exists():
         _must_agree(folder, recipe)
-    return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress)
+    return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress, parent)
 
 
 def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
@@ -69,19 +76,20 @@ def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = T
     return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress)
 
 
-def _train(job: Job, folder: Path, progress: bool) -> Run:
+def _train(job: Job, folder: Path, progress: bool, parent: str | None = None) -> Run:
     """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         write_text(folder / "config.yaml", yaml.safe_dump(dump(job.recipe), sort_keys=False))
-        return _tracked(job, folder, progress)
+        return _tracked(job, folder, progress, parent)
 
 
-def _tracked(job: Job, folder: Path, progress: bool) -> Run:
+def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
     recipe, known = job.recipe, _read_json(folder / "run.json")
     if (folder / "last.safetensors").exists():
         job.restore(folder / "last.safetensors")
-    tracker = Tracker(recipe.experiment, folder.name, flatten(dump(recipe)), known.get("run_id"), folder.parent)
+    settings = flatten(dump(recipe))
+    tracker = Tracker(recipe.experiment, folder.name, settings, known.get("run_id"), folder.parent, parent)
     job.identity = {"name": folder.name, "run_id": tracker.run_id}
     _write_state(folder, job, "RUNNING", known.get("metrics", {}))
     display = Display(folder.name, job.step, recipe.training.steps, progress)

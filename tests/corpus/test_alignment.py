@@ -1,17 +1,21 @@
 """Labels meet frames by time: a signal whose label is known at every sample, and the paper's own format."""
 
 import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cpc.corpus.alignment as module
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Alignment, read_cpc_phones, write_alignment
 from cpc.corpus.alignment import _merge
+from tests.packed import content, lines
 
 RATE, HOP = 16000, 160
 
@@ -40,16 +44,8 @@ def test_a_frame_has_the_label_of_the_sample_at_its_centre(change: int) -> None:
     expected = signal[HOP * np.arange(20) + 79]
     edges = np.array([0, change, 3200]) / RATE
     row = AlignedRow("a", edges[:-1], edges[1:], np.array([0, 1]))
-    frames = _frames(row, encoder_centres(20))
+    frames = row.frames(encoder_centres(20))
     assert frames.tolist() == expected.tolist()
-
-
-def _frames(row: AlignedRow, centres: np.ndarray) -> np.ndarray:
-    """`Alignment.frames` without a disk between (hypothesis runs it a hundred times)."""
-    alignment = Alignment.__new__(Alignment)
-    alignment._ids, alignment._bounds = pa.array([row.id]), np.array([0, len(row.labels)])
-    alignment._onsets, alignment._offsets, alignment._labels = row.onsets, row.offsets, row.labels
-    return alignment.frames(row.id, centres)
 
 
 @settings(deadline=None)  # the first call imports
@@ -63,7 +59,7 @@ def test_frames_equal_a_search_by_hand(data: st.DataObject) -> None:
         next((place for place, (onset, offset) in enumerate(pairs) if onset <= centre * RATE < offset), -1)
         for centre in centres
     ]
-    assert _frames(row, centres).tolist() == by_hand
+    assert row.frames(centres).tolist() == by_hand
 
 
 def test_the_papers_labels_reach_the_encoder_one_frame_later(tmp_path: Path) -> None:
@@ -85,7 +81,7 @@ def test_the_papers_labels_reach_the_encoder_one_frame_later(tmp_path: Path) -> 
 def test_at_their_own_centres_labels_come_back(labels: list[int], first_centre: int) -> None:
     row = _merge("a", np.array(labels), first_centre, HOP, RATE)
     centres = (HOP * np.arange(len(labels)) + first_centre) / RATE
-    assert _frames(row, centres).tolist() == labels
+    assert row.frames(centres).tolist() == labels
     assert row.onsets[0] == 0
     assert np.array_equal(row.onsets[1:], row.offsets[:-1])
     assert np.all(np.diff(row.labels) != 0)
@@ -130,4 +126,129 @@ def test_written_alignments_come_back_sorted(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_not_written(tmp_path: Path, rows: list[AlignedRow], message: str) -> None:
     with pytest.raises(InputError, match=message):
         aligned(tmp_path, *rows)
-    assert not (tmp_path / "labels").exists()
+    assert not list((tmp_path / "labels").iterdir())
+
+
+def many(count: int) -> list[AlignedRow]:
+    """Utterances u000, u001, … of 0, 1, 2, 3, 0, … intervals, each its own numbers."""
+    return [
+        row_of_edges(f"u{i:03d}", [i + 100 * k for k in range(i % 4 + 1)], [i % 41] * (i % 4)) for i in range(count)
+    ]
+
+
+def same(one: AlignedRow, other: AlignedRow) -> bool:
+    return one.id == other.id and all(np.array_equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 23])
+def test_groups_of_utterances_read_as_if_there_were_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(module, "GROUP", 4)
+    monkeypatch.setattr(module, "MOST_GROUPS", 2)
+    rows = many(count)
+    alignment = aligned(tmp_path, *rows)
+    assert alignment._file.num_row_groups == -(-count // 4)
+    assert all(same(read, row) for read, row in zip(alignment, rows, strict=True))
+    assert all(same(alignment.intervals(row.id), row) for row in rows[::-1] + rows)
+    assert alignment.ids.to_pylist() == [row.id for row in rows]
+    assert sum(len(group.labels) for group in alignment.groups()) == sum(len(row.labels) for row in rows)
+    assert alignment._group.cache_info().currsize <= 2
+
+
+def test_the_order_of_rows_does_not_change_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP", 4)
+    rows = many(11)
+    for name, order in (("sorted", rows), ("mixed", [*rows[::-2], *rows[-2::-2]])):
+        aligned(tmp_path / name, *order)
+    one, other = (content(tmp_path / name) for name in ("sorted", "mixed"))
+    assert one == other
+
+
+def test_rows_may_stream(tmp_path: Path) -> None:
+    assert write_alignment(tmp_path, "phones", iter(many(9)), ["p"] * 41, "a generator") == 9
+
+
+def test_provenance_is_kept_beside_the_inventory(tmp_path: Path) -> None:
+    provenance = {"tool": "hand", "version": 2, "sha256": "0f"}
+    write_alignment(tmp_path, "phones", many(3), ["p"] * 41, "made here", provenance)
+    path = tmp_path / "labels" / "phones.parquet"
+    assert Alignment(path).provenance == provenance
+    info = json.loads(path.with_suffix(".json").read_text())
+    assert info["provenance"] == provenance
+    assert info["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_alignments_of_before_provenance_still_open(tmp_path: Path) -> None:
+    aligned(tmp_path, *many(3))
+    path = tmp_path / "labels" / "phones.json"
+    info = json.loads(path.read_text())
+    del info["provenance"]
+    path.write_text(json.dumps(info))
+    assert Alignment(path.with_suffix(".parquet")).provenance == {}
+
+
+def test_a_vocabulary_beyond_int16_keeps_its_numbers(tmp_path: Path) -> None:
+    row = row_of_edges("a", [0, 10, 20], [40_000, 1])
+    assert aligned(tmp_path, row, classes=40_001).intervals("a").labels.tolist() == [40_000, 1]
+
+
+def broken_off() -> Iterator[AlignedRow]:
+    yield from many(5)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("rows", [many(5) + many(1), broken_off()], ids=["refused", "interrupted"])
+def test_what_was_there_stays_as_it_was(tmp_path: Path, rows: Iterable[AlignedRow]) -> None:
+    aligned(tmp_path, *many(3))
+    before = content(tmp_path)
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        write_alignment(tmp_path, "phones", rows, ["other"] * 41, "later")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("kill_at", ["parquet", "json"])
+def test_killed_between_the_two_files_there_are_no_labels_rather_than_wrong_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: str
+) -> None:
+    aligned(tmp_path, *many(3))
+    old, replace = content(tmp_path), Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        if target.suffix == f".{kill_at}":
+            raise SystemExit  # nothing after the kill runs
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(SystemExit):
+            write_alignment(tmp_path, "phones", many(4), ["new"] * 41, "later")
+    assert not (tmp_path / "labels" / "phones.json").exists()  # by which a corpus finds its labels
+    write_alignment(tmp_path, "phones", many(4), ["new"] * 41, "later")
+    assert Alignment(tmp_path / "labels" / "phones.parquet").inventory == ["new"] * 41
+    aligned(tmp_path, *many(3))
+    assert content(tmp_path) == old
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_times_are_finite(tmp_path: Path, place: int) -> None:
+    row = row_of_edges("a", [0, 10], [0])
+    row[1 + place][0] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        aligned(tmp_path, row)
+
+
+def test_a_file_that_cannot_be_read_is_said_with_the_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.txt: cannot be read after line 0: No such file"):
+        list(read_cpc_phones(tmp_path / "absent.txt"))
+    (tmp_path / "bytes.txt").write_bytes(b"a 0 0\nb \xff\xfe\n")
+    with pytest.raises(InputError, match=r"bytes\.txt: cannot be read"):
+        list(read_cpc_phones(tmp_path / "bytes.txt"))
+    whole = gzip.compress(lines(f"u{i} " + "0 1 " * 500 for i in range(200)).encode())
+    for name, broken in (("cut.gz", whole[: len(whole) // 2]), ("text.gz", b"a 0 0\n")):
+        (tmp_path / name).write_bytes(broken)
+        with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+            list(read_cpc_phones(tmp_path / name))
+    (tmp_path / "long.txt").write_text("a 99999999999999999999999\n")
+    with pytest.raises(InputError, match=r"line 1 \(a\): labels must be whole numbers"):
+        list(read_cpc_phones(tmp_path / "long.txt"))

@@ -1,9 +1,13 @@
 """Packing: every sample kept, the same bytes always, whatever kills it."""
 
 import fcntl
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +16,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpc.audio import Reader
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
+from cpc.corpus import Corpus, Source, pack, shards
 from cpc.corpus.plan import cut
+from cpc.corpus.source import take_shard
 
 Make = Callable[[int], list[Source]]
 
@@ -78,6 +84,91 @@ def test_stereo_at_another_rate_is_mixed_down_and_resampled(tmp_path: Path) -> N
     assert np.abs(samples - expected)[400:-400].max() < 1e-3
 
 
+def cut_up(source: Source, edges: list[int]) -> list[Source]:
+    return [replace(source, id=f"{source.id}-{start:05d}", start=start, stop=stop) for start, stop in pairwise(edges)]
+
+
+def test_segments_of_files_are_utterances_of_their_own(
+    tmp_path: Path, sources: Make, samples_of: Callable[[int], np.ndarray]
+) -> None:
+    made = sources(6)[::-1]
+    parts = [part for source in made[:3] for part in cut_up(source, [0, 100, 130, 290])]
+    open_end = replace(made[3], id="u03-end", start=200)
+    pack([*parts[::-1], open_end, *made[4:]], tmp_path / "out", shard_samples=700, progress=False)
+    corpus = Corpus.open(tmp_path / "out")
+    assert len(corpus) == 3 * 3 + 1 + 2
+    for place in range(3):
+        for start, stop in ((0, 100), (100, 130), (130, 290)):
+            row = corpus.row(f"u{place:02d}-{start:05d}")
+            assert np.array_equal(corpus.waveform(row), samples_of(place)[start:stop])
+            assert corpus.speakers[row] == f"s{place % 3}"
+    assert np.array_equal(corpus.waveform(corpus.row("u03-end")), samples_of(3)[200:])
+    assert np.array_equal(corpus.waveform(corpus.row("u05")), samples_of(5))
+    sizes = [np.load(file, mmap_mode="r").size for file in sorted((tmp_path / "out/shards").iterdir())]
+    assert max(sizes) <= max(700, *(len(samples_of(place)) for place in (3, 4, 5)))  # lengths came from segments
+
+
+def test_the_segments_of_a_file_cost_one_opening_a_shard(
+    tmp_path: Path, sources: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    class Counted(Reader):
+        def __init__(self, path: Path) -> None:
+            opened.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(shards, "Reader", Counted)
+    parts = [part for source in sources(2) for part in cut_up(source, [0, 100, 200, 300])]
+    pack(parts, tmp_path / "out", progress=False)
+    assert sorted(path.stem for path in opened) == ["u00", "u01"]
+
+
+def test_a_segment_beyond_its_file_is_skipped_alone(tmp_path: Path, sources: Make) -> None:
+    source = sources(1)[0]
+    parts = cut_up(source, [0, 100, 290, 5000])
+    assert pack(parts, tmp_path / "out", progress=False)[:2] == (2, 1)
+    line = (tmp_path / "out/skipped.tsv").read_text().splitlines()[1]
+    assert line.startswith("u00.wav\tsamples 290 to 5000: cut short or damaged: only ")
+
+
+def test_the_plan_of_whole_files_is_what_it_was_before_there_were_segments(tmp_path: Path, sources: Make) -> None:
+    made = sorted(sources(4), key=lambda source: source.id)
+    pack(made, tmp_path / "out", progress=False)
+    # Corpora that were packed by earlier versions are recognised by this digest: it must not move.
+    sha = hashlib.sha256(json.dumps([1, 16000, 1 << 25]).encode())
+    for source in made:
+        place = f"{source.path.parent.name}/{source.path.name}"
+        row = [place, source.path.stat().st_size, source.id, *_rest(source)]
+        sha.update(json.dumps(row).encode())
+    assert json.loads((tmp_path / "out/corpus.json").read_text())["plan"] == sha.hexdigest()
+
+
+def test_other_segments_are_another_corpus(tmp_path: Path, sources: Make) -> None:
+    source = sources(1)[0]
+    pack(cut_up(source, [0, 100, 200]), tmp_path / "out", progress=False)
+    moved = [replace(part, stop=(part.stop or 0) - 1) for part in cut_up(source, [0, 100, 200])]
+    with pytest.raises(InputError, match="other files or settings"):
+        pack(moved, tmp_path / "out", progress=False)
+
+
+@given(st.integers(1, 60), st.data())
+def test_shards_of_the_work_are_contiguous_nearly_equal_and_together_all(count: int, data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, count))
+    made = [Source(f"{place:02d}", Path("x"), "s") for place in range(count)]
+    parts = [take_shard(made[::-1], i, n) for i in range(1, n + 1)]
+    assert [source for part in parts for source in part] == made
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("i", "n", "rule"), [(0, 2, r"1\.\.2"), (3, 2, r"1\.\.2"), (1, 0, r"1\.\.1"), (1, 4, "only 3 files")]
+)
+def test_a_shard_that_cannot_be_is_refused(i: int, n: int, rule: str) -> None:
+    with pytest.raises(InputError, match=f"shard={i}/{n}: .*{rule}"):
+        take_shard([Source(name, Path("x"), "s") for name in "abc"], i, n)
+
+
 def test_a_finished_corpus_is_left_alone_and_another_is_refused(tmp_path: Path, sources: Make) -> None:
     made, out = sources(6), tmp_path / "out"
     first = pack(made, out, progress=False)
@@ -133,7 +224,7 @@ def test_cut_keeps_everything_fills_shards_and_never_overfills(lengths: list[int
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
-import pyarrow.parquet, soundfile  # so that no child has to
+import pandas, pyarrow.parquet, soundfile  # so that no child has to (pyarrow loads pandas)
 sys.path.insert(0, sys.argv[2])
 from conftest import write_sources
 from cpc.corpus import pack, shards

@@ -190,3 +190,163 @@ def test_python_m_works_without_a_terminal(libri: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "packed 3 utterances" in done.stdout
     assert done.stderr == ""
+
+
+def talk(seconds: float, rate: int = SECOND, seed: int = 0) -> np.ndarray:
+    """Two seconds of loud noise and one of soft noise in turn, int16."""
+    samples = round(seconds * rate)
+    loud = np.arange(samples) % (3 * rate) < 2 * rate
+    return (np.where(loud, 6000, 60) * np.random.default_rng(seed).normal(size=samples).clip(-4, 4)).astype(np.int16)
+
+
+def test_long_recordings_are_cut_said_and_recognised(tmp_path: Path) -> None:
+    write(tmp_path / "audio/ann/short.wav", 5 * SECOND)
+    soundfile.write(tmp_path / "audio/ann/long.flac", talk(130), SECOND)
+    (tmp_path / "audio/ann/ann.trans.txt").write_text("short HELLO\nlong A VERY LONG STORY\n")
+    line = (tmp_path / "audio", "--out", tmp_path / "out")
+    output = call(*line).output
+    assert "1 files give 3 utterances of up to 60 s" in output
+    assert "1 transcripts belong to files that were cut and are left out" in output
+    corpus = Corpus.open(tmp_path / "out")
+    assert corpus.ids[-1] == "ann-short"
+    assert corpus.texts == ["", "", "", "HELLO"]
+    assert corpus.speakers == ["ann"] * 4
+    assert corpus.chapters == ["ann-long"] * 3 + [""]
+    assert corpus.samples.sum() == 135 * SECOND
+    assert max(corpus.samples) <= 60 * SECOND
+    again = call(*line).output
+    assert "already holds this corpus" in again
+    assert "1 files give 3 utterances" in again
+
+
+def test_splits_and_labels_speak_of_the_cut_ids(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio/a.flac", talk(9), SECOND)
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/train.txt").write_text("a-00000000-00000250\na\n")
+    call(tmp_path / "audio", "--out", tmp_path / "out", "--longest", 5)
+    corpus = Corpus.open(tmp_path / "out")
+    assert corpus.splits() == ["train"]
+    assert corpus.rows("train").tolist() == [0]
+
+
+def test_no_cut_keeps_every_file_whole(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio/a.flac", talk(70), SECOND)
+    call(tmp_path / "audio", "--out", tmp_path / "out", "--no-cut")
+    assert Corpus.open(tmp_path / "out").samples.tolist() == [70 * SECOND]
+    assert not (tmp_path / "out/cuts.jsonl").exists()
+    with pytest.raises(InputError, match="other files or settings"):
+        call(tmp_path / "audio", "--out", tmp_path / "out")
+    with pytest.raises(InputError, match="trim: leaves silence out by cutting"):
+        call(tmp_path / "audio", "--out", tmp_path / "other", "--no-cut", "--trim", 1)
+
+
+def test_trim_leaves_out_long_silences(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio/a.wav", np.concatenate([np.zeros(10 * SECOND), talk(2) / 32768]), SECOND)
+    soundfile.write(tmp_path / "audio/empty.wav", np.zeros(3 * SECOND), SECOND)
+    output = call(tmp_path / "audio", "--out", tmp_path / "out", "--trim", 1).output
+    assert "1 files hold nothing but silence and are left out" in output
+    corpus = Corpus.open(tmp_path / "out")
+    assert corpus.ids == ["a"]
+    assert corpus.samples.tolist() == [2.5 * SECOND]
+
+
+def test_speakers_by_parent_regex_and_table(tmp_path: Path) -> None:
+    write(tmp_path / "audio/one/s1_a.wav")
+    write(tmp_path / "audio/two/s2_b.wav")
+    (tmp_path / "table.tsv").write_text("id\tspeaker\ns1_a\tann\ns2_b\tbob\n")
+
+    def speakers(name: str, *options: object) -> list[str]:
+        call(tmp_path / "audio", "--out", tmp_path / name, *options)
+        return Corpus.open(tmp_path / name).speakers
+
+    table = ("--table", tmp_path / "table.tsv")
+    pattern = ("--speaker-regex", "(?P<speaker>s[0-9])_")
+    assert speakers("default") == ["one", "two"]
+    assert speakers("default_table", *table) == ["ann", "bob"]
+    assert speakers("parent", "--speaker-from", "parent", *table) == ["one", "two"]
+    assert speakers("table", "--speaker-from", "table", *table) == ["ann", "bob"]
+    assert speakers("regex", "--speaker-from", "regex", *pattern, *table) == ["s1", "s2"]
+    assert speakers("implied", *pattern) == ["s1", "s2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--speaker-from", "table"], "speaker-from=table: needs --table"),
+        (["--speaker-from", "regex"], "speaker-from=regex: needs --speaker-regex"),
+        (["--speaker-from", "parent", "--speaker-regex", "(?P<speaker>.)"], "speakers come from parent; drop it"),
+        (["--speaker-regex", "(?P<speaker>z)"], "finds no speaker in 1 of 1 files, for example a.wav"),
+        (["--longest", "1"], "longest=1: must be at least 2 seconds"),
+        (["--trim", "0"], "trim=0: must be at least 0.2 seconds"),
+        (["--shard", "3/2"], "shard=3/2: must be I/N with 1 <= I <= N"),
+        (["--shard", "half"], "shard=half: must be I/N"),
+        (["--shard", "1/2"], "shard=1/2: there are only 1 files"),
+        (["--out", "elsewhere"], "out=elsewhere: .*out is given too; name one folder"),
+    ],
+)
+def test_options_that_make_no_sense_say_so_and_leave_nothing(tmp_path: Path, options: list[str], message: str) -> None:
+    write(tmp_path / "audio/a.wav")
+    with pytest.raises(InputError, match=message):
+        call(tmp_path / "audio", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corpus_needs_a_place(tmp_path: Path) -> None:
+    write(tmp_path / "audio/a.wav")
+    with pytest.raises(InputError, match="out: not given"):
+        call(tmp_path / "audio")
+
+
+def test_shards_together_hold_what_one_corpus_holds(tmp_path: Path) -> None:
+    for place in range(5):
+        write(tmp_path / f"audio/{place}.wav", SECOND + place)
+    soundfile.write(tmp_path / "audio/long.wav", talk(70), SECOND)
+    call(tmp_path / "audio", "--out", tmp_path / "whole")
+    ids: list[str] = []
+    for part in (1, 2, 3):
+        output = call(tmp_path / "audio", "--out", tmp_path / f"part{part}", "--shard", f"{part}/3").output
+        assert f"shard {part}/3: 2 of 6 files" in output
+        ids += Corpus.open(tmp_path / f"part{part}").ids
+    assert sorted(ids) == Corpus.open(tmp_path / "whole").ids
+
+
+def test_one_folder_of_everything_that_goes_wrong_loses_nothing_else(tmp_path: Path) -> None:
+    audio = tmp_path / "audio"
+    good = {
+        "größe Ñ 日本/zwei  Worte .wav": ("größe Ñ 日本-zwei  Worte", 16000, "PCM_16", 1),
+        "x.wav/inside.wav": ("x.wav-inside", 16000, "PCM_U8", 1),
+        "deep.flac": ("deep", 16000, "PCM_24", 1),
+        "float.wav": ("float", 16000, "FLOAT", 1),
+        "studio.wav": ("studio", 96000, "PCM_24", 2),
+        "phone.au": ("phone", 8000, "ULAW", 1),
+    }
+    for name, (_, rate, subtype, channels) in good.items():
+        (audio / name).parent.mkdir(parents=True, exist_ok=True)
+        wave = talk(2, rate)[:, None].repeat(channels, 1) / 32768
+        soundfile.write(audio / name, wave, rate, subtype=subtype)
+    (audio / "zero.wav").touch()
+    (audio / "text.mp3").write_text("no audio")
+    write(audio / "cut.flac", 5 * SECOND)
+    (audio / "cut.flac").write_bytes((audio / "cut.flac").read_bytes()[:60000])
+    soundfile.write(audio / "nan.wav", np.array([0, np.nan], np.float32), SECOND, subtype="FLOAT")
+    (audio / "loop").symlink_to(audio)
+    (audio / "self.wav").symlink_to("self.wav")
+    output = call(audio, "--out", tmp_path / "out").output
+    corpus = Corpus.open(tmp_path / "out")
+    assert corpus.ids == sorted(id for id, *_ in good.values())
+    assert corpus.samples.tolist() == [2 * SECOND] * len(good)
+    reference = talk(2).astype(np.float64)
+    for id in ("deep", "float"):
+        assert np.array_equal(corpus.waveform(corpus.row(id)), reference)
+    assert np.abs(corpus.waveform(corpus.row("x.wav-inside")) - reference).max() <= 257  # a step of 8 bits
+    lines = (tmp_path / "out/skipped.tsv").read_text().splitlines()[1:]
+    reasons = dict(line.split("\t") for line in lines)
+    assert "skipped 5 files" in output
+    assert reasons["zero.wav"] == "empty: 0 bytes"
+    assert reasons["text.mp3"].startswith("cannot be decoded")
+    assert "of 80000 samples can be decoded" in reasons["cut.flac"]
+    assert reasons["nan.wav"] == "1 samples are NaN or infinite"
+    assert reasons["self.wav"] == "a link that leads to no file"

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from cpc.config import InputError, dump, validate
 from cpc.corpus import Corpus
-from cpc.evaluation.baselines import _key, probe_cached, probe_run
+from cpc.evaluation.baselines import probe_cached, probe_run
+from cpc.evaluation.cache import place
 from cpc.evaluation.classifier import Fitting
-from cpc.evaluation.probe import Trial
+from cpc.evaluation.features import Features
+from cpc.evaluation.protocol import Protocol
+from cpc.evaluation.result import Task
+from cpc.evaluation.trial import Trial
 from cpc.model import ModelConfig, build
 from cpc.nn.frontends import MFCC39, LogMel
 
@@ -80,19 +84,33 @@ def test_a_cached_result_is_not_computed_again(chords: Corpus, tmp_path: Path) -
     assert features.passes > passes
 
 
-def test_whatever_determines_the_result_changes_the_key(chords: Corpus) -> None:
+def test_whatever_determines_the_result_changes_the_key(chords: Corpus, tmp_path: Path) -> None:
     trial, features = Trial(chords, "phone_train", "phone_test"), MFCC39()
-    key = _key(features, trial, "phone")
-    others = [
-        _key(LogMel(), trial, "phone"),
-        _key(features, trial, "speaker_frame"),
-        _key(features, replace(trial, labels="shuffled"), "phone"),
-        _key(features, replace(trial, fitting=Fitting(l2=1e-4)), "phone"),
-        _key(features, replace(trial, train="speaker_train"), "phone"),
-        _key(features, replace(trial, test="speaker_test"), "phone"),
+
+    def key(features: Features, trial: Trial, task: Task = "phone") -> Path:
+        return place(tmp_path, {"name": features.name, **features.settings}, trial, task)
+
+    first = key(features, trial)
+    protocols = [
+        Protocol(fitting=Fitting(tolerance=1e-4)),
+        Protocol(l2=(1e-4,)),
+        Protocol(classifier="mlp"),
+        Protocol(context=2),
+        Protocol(budget=10.0),
+        Protocol(seed=1),
     ]
-    assert len({key, *others}) == 7
-    assert key == _key(MFCC39(), Trial(Corpus.open(chords.path), "phone_train", "phone_test"), "phone")
+    others = [
+        key(LogMel(), trial),
+        key(features, trial, "speaker_frame"),
+        key(features, trial, "phone_sequence"),
+        key(features, replace(trial, labels="shuffled")),
+        key(features, replace(trial, train="speaker_train")),
+        key(features, replace(trial, test="speaker_test")),
+        key(features, replace(trial, folds=2)),
+        *(key(features, replace(trial, protocol=protocol)) for protocol in protocols),
+    ]
+    assert len({first, *others}) == 14
+    assert first == key(MFCC39(), Trial(Corpus.open(chords.path), "phone_train", "phone_test"))
 
 
 def test_unfit_splits_are_refused_before_the_model_is_read(chords: Corpus, tmp_path: Path) -> None:

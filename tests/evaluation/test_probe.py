@@ -12,8 +12,10 @@ from cpc.config import InputError
 from cpc.corpus import Corpus
 from cpc.evaluation.classifier import Fitting
 from cpc.evaluation.features import FrameTable, extract_features
-from cpc.evaluation.probe import Trial, judge, probe
+from cpc.evaluation.probe import judge, probe
+from cpc.evaluation.protocol import Protocol
 from cpc.evaluation.result import ProbeResult
+from cpc.evaluation.trial import Trial
 from cpc.nn.frontends import HOP, MFCC39, SAMPLE_RATE, LogMel
 
 
@@ -117,7 +119,7 @@ def test_utterances_without_labels_are_left_out_and_said(chords: Corpus) -> None
 
 
 def test_a_classifier_that_stopped_early_is_noted(chords: Corpus) -> None:
-    result = phone(chords, MFCC39(), fitting=Fitting(max_iterations=3))
+    result = phone(chords, MFCC39(), protocol=Protocol(fitting=Fitting(max_iterations=3)))
     assert not result.converged
     assert any("did not converge" in note for note in result.notes)
 

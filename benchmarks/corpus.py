@@ -1,0 +1,167 @@
+"""What packing costs beside decoding, what it holds in memory, and what a million utterances cost to open and to draw.
+
+    taskset -c 1 python -m benchmarks.corpus [--corpus-audio FOLDER] [--only packing|memory|opening|merging]
+
+Everything runs on one thread of one core (pin it, as above, if others run beside it). Times are CPU seconds where
+the table says so: they stand still while a busy machine does something else; a wall clock does not. What a section
+needs on disk (at most 8 GB) lies in a temporary folder of `--scratch` and is gone when it ends.
+"""
+
+import json
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import soundfile
+import torch
+import typer
+
+from benchmarks import large
+from benchmarks.measures import child as measure
+from benchmarks.measures import markdown, memory, timed
+from benchmarks.packing import HOURS, memories, pack_in_child, packing, synthesise
+from cpc.audio import find_audio
+from cpc.config import InputError
+from cpc.corpus import Corpus
+from cpc.corpus.merge import merge
+from cpc.distributed import device_name
+from cpc.windows import Windows, WindowsConfig
+
+BATCHES = 200
+SIZES = (1_000, 10_000, 100_000, 1_000_000)  # utterances
+TIMES = {
+    "first": "open, first in a process",
+    "open": "open",
+    "rows": "rows of a split, a tenth of all",
+    "labels": "open labels",
+    "intervals": "labels of one utterance",
+    "windows": "windows over all",
+    "speakers": "windows over all by speaker",
+    "batch": f"batch of {WindowsConfig().batch} windows",
+    "again": "the same batch again",
+    "one speaker": "batch of one speaker",
+}
+
+
+def open_in_child(utterances: int, scratch: Path) -> dict[str, float]:
+    """Times and memory of opening a corpus in a fresh process, and of drawing batches from it."""
+    path = scratch / "corpus"
+    found: dict[str, float] = {}
+
+    def clock(name: str, work: Callable[[], Any]) -> Any:
+        results: list[Any] = []
+        found[f"{name} cpu"], found[name] = timed(lambda: results.append(work()))
+        return results[0]
+
+    clock("first", lambda: Corpus.open(path))
+    found["opened MiB"] = memory("VmRSS")
+    corpus = clock("open", lambda: Corpus.open(path))
+    rows = clock("rows", lambda: corpus.rows("tenth"))
+    labels = clock("labels", corpus.labels)
+    clock("intervals", lambda: labels.intervals(corpus.column("id")[int(rows[-1])].as_py()))
+    windows = clock("windows", lambda: Windows(corpus, np.arange(len(corpus)), WindowsConfig(), 0))
+    speakers = clock("speakers", lambda: Windows(corpus, np.arange(len(corpus)), WindowsConfig(one_speaker=True), 0))
+    for name, given in (("one speaker", speakers), ("batch", windows), ("again", windows)):
+        taken = [timed(partial(given.read, step)) for step in range(BATCHES)]
+        found[f"{name} cpu"], found[name] = (statistics.median(column) for column in zip(*taken, strict=True))
+    found["end MiB"] = memory("VmRSS")
+    return found
+
+
+def openings(scratch: Path, most: int) -> None:
+    """Opening, splits, labels and batches by the number of utterances, with ratios to the smallest corpus."""
+    found = {}
+    for utterances in (size for size in SIZES if size <= most):
+        large.make(scratch / "corpus", utterances)
+        found[utterances] = measure("opening", utterances, scratch)
+        shutil.rmtree(scratch / "corpus")
+    smallest, *_, largest = found.values()
+    rows = [
+        [f"{title}, ms", *(f"{1e3 * f[f'{name} cpu']:.2f} ({1e3 * f[name]:.2f})" for f in found.values())]
+        for name, title in TIMES.items()
+    ]
+    for row, name in zip(rows, TIMES, strict=True):
+        row.append(f"{largest[f'{name} cpu'] / smallest[f'{name} cpu']:.1f}")
+    for name, title in (("opened MiB", "memory when it is open, MiB"), ("end MiB", "memory at the end, MiB")):
+        rows.append([title, *(f"{f[name]:.0f}" for f in found.values()), f"{largest[name] / smallest[name]:.2f}"])
+    print("\nMilliseconds of CPU (of wall clock).\n")
+    print(markdown(["utterances", *(f"{size:,}" for size in found), "ratio"], rows))
+
+
+def merge_in_child(utterances: int, scratch: Path) -> dict[str, float]:
+    """Time and peak memory of merging four parts."""
+    import pyarrow.parquet  # noqa: F401
+
+    loaded = memory("VmRSS")
+    cpu, wall = timed(lambda: merge([scratch / f"part{part}" for part in range(4)], scratch / "out", progress=False))
+    return {"loaded": loaded, "peak": memory("VmHWM"), "cpu": cpu, "wall": wall}
+
+
+def mergings(scratch: Path, most: int) -> None:
+    """Merging four parts, with labels."""
+    rows = []
+    for utterances in (size for size in SIZES if size <= most):
+        for part in range(4):
+            large.make(scratch / f"part{part}", utterances // 4, first=part * utterances // 4)
+        f = measure("merging", utterances, scratch)
+        for name in (*(f"part{part}" for part in range(4)), "out"):
+            shutil.rmtree(scratch / name)
+        own = f["peak"] - f["loaded"]
+        numbers = (f"{f['cpu']:.1f}", f"{f['wall']:.1f}", f"{f['loaded']:.0f}", f"{own:.0f}")
+        rows.append([f"{utterances:,}", *numbers])
+    print("\n" + markdown(["utterances", "CPU s", "wall s", "libraries, MiB", "merging, MiB"], rows))
+
+
+CHILDREN = {"memory": pack_in_child, "opening": open_in_child, "merging": merge_in_child}
+
+
+def main(
+    corpus_audio: Annotated[
+        Path | None, typer.Option(help="A folder of audio to pack besides the synthetic one.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="One section: packing, memory, opening or merging.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of packing and decoding in turns.")] = 5,
+    hours: Annotated[float, typer.Option(help="Hours of synthetic FLAC to pack.")] = 2,
+    most: Annotated[int, typer.Option(help="The most utterances to open and to merge.")] = SIZES[-1],
+    most_hours: Annotated[int, typer.Option(help="The most hours whose memory is measured.")] = HOURS[-1],
+    scratch: Annotated[Path | None, typer.Option(help="Where to make the temporary folder.")] = None,
+    child: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Print the tables."""
+    torch.set_num_threads(1)
+    if child:
+        section, size, place = child.split(":", 2)
+        print(json.dumps(CHILDREN[section](int(size), Path(place))))
+        return
+    if only and only not in ("packing", *CHILDREN):
+        raise InputError(f"only={only}: must be packing, {', '.join(CHILDREN)}")
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pyarrow", "soundfile"))
+    libraries += f" (libsndfile {soundfile.__libsndfile_version__})"
+    print(f"{device_name(torch.device('cpu'))}; Python {platform.python_version()}, {libraries}")
+    print(f"{time.strftime('%Y-%m-%d', time.gmtime())}: {' '.join(['python -m benchmarks.corpus', *sys.argv[1:]])}")
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="corpus-benchmark-") as temporary:
+        folder = Path(temporary)
+        if only in ("", "packing"):
+            (folder / "flac").mkdir()
+            packing(synthesise(folder / "flac", hours), folder, rounds, "tones in noise, FLAC")
+            if corpus_audio:
+                packing(find_audio(corpus_audio), folder, rounds, corpus_audio.name)
+        if only in ("", "memory"):
+            memories(folder, most_hours)
+        if only in ("", "opening"):
+            openings(folder, most)
+        if only in ("", "merging"):
+            mergings(folder, most)
+
+
+if __name__ == "__main__":
+    typer.run(main)

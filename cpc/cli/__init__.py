@@ -1,0 +1,58 @@
+"""The command line: verbs and a few options. Settings are never flags; they are `key=value` over a recipe."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cpc.cli import audio, judge, learn
+from cpc.config import InputError
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's becomes clear lines and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"cpc: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("cpc: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("mlflow"):
+            raise
+        print(f"cpc: MLflow: {' '.join(str(error).split())}; is MLFLOW_TRACKING_URI right?", file=sys.stderr)
+        sys.exit(1)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from cpc.version import __version__
+
+        print(f"cpc {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """Contrastive Predictive Coding on audio: train, probe, embed and compare speech representations."""
+
+
+app = typer.Typer(
+    help="Contrastive Predictive Coding on audio: train, probe, embed and compare speech representations.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+probe = typer.Typer(help="Judge a run's features with a linear probe.", no_args_is_help=True)
+app.callback()(_options)
+for verb in (learn.train, learn.sweep, audio.corpus, audio.embed, judge.compare, judge.figures):
+    app.command()(verb)
+probe.command("phone")(judge.probe_phone)
+probe.command("speaker")(judge.probe_speaker)
+app.add_typer(probe, name="probe")

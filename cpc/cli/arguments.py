@@ -1,0 +1,32 @@
+"""Arguments that several verbs share, and where tables are printed."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run, runs/NAME.")]
+CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="A packed corpus, data/NAME.")]
+TrainSplit = Annotated[str, typer.Option("--train", help="Split of the corpus to fit the classifier on.")]
+TestSplit = Annotated[str, typer.Option("--test", help="Split of the corpus to judge it on.")]
+Baselines = Annotated[bool, typer.Option(help="Also run MFCC, log-mel and random init (computed once, then cached).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+class Layer(StrEnum):
+    """What can be taken from a model."""
+
+    z = "z"
+    c = "c"
+
+
+def console() -> "Console":
+    """A console that keeps tables whole when the output is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

@@ -1,0 +1,74 @@
+"""Verbs that train: one run, and a sweep of them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpc.config import InputError
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A YAML recipe, then settings such as optim.lr=4e-4."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run: it is kept in runs/NAME.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+) -> None:
+    """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME goes on."""
+    from cpc.training.meter import NotFinite
+    from cpc.training.recipe import load_config
+    from cpc.training.run import resume as go_on
+    from cpc.training.run import train as begin
+
+    words = words or []
+    try:
+        if resume is not None:
+            run = go_on(resume, words)
+        elif not words or "=" in words[0]:
+            raise InputError("RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first")
+        else:
+            run = begin(load_config(words[0], words[1:]), name)
+    except NotFinite as error:
+        print(f"cpc: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    line = ", ".join(f"{k} {run.metrics[k]:.3f}" for k in ("train/loss", "valid/loss") if k in run.metrics)
+    print(f"{run.path}: {run.status.lower()} at step {run.steps} after {run.seconds / 60:.1f} min; {line}")
+    if run.status == "KILLED":
+        print(f"go on with: cpc train --resume {run.path}")
+        raise typer.Exit(130)
+
+
+def sweep(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="SWEEP [KEY=VALUE]...", help="A YAML sweep, then settings for all of its runs."),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every recipe and list the runs; train none.")
+    ] = False,
+) -> None:
+    """Train a recipe under several settings, probe each run, compare. The same command goes on after a kill."""
+    from cpc.sweep import plan
+    from cpc.sweep import sweep as run_sweep
+
+    file, overrides = Path(words[0]), words[1:]
+    if dry_run:
+        config, planned = plan(file, overrides)
+        for name, recipe in planned:
+            print(f"{name}: {recipe.training.steps} steps, seed {recipe.seed}")
+        print(f"{len(planned)} runs, each with {len(config.probes)} probes, in experiment {config.experiment}")
+        return
+    config, done, failed = run_sweep(file, overrides, say=print)
+    for name, reason in failed:
+        print(f"cpc: {name}: {reason}", file=sys.stderr)
+    if done and done[-1].status == "KILLED":
+        print(f"go on with: cpc sweep {' '.join(words)}")
+        raise typer.Exit(130)
+    from cpc.cli.judge import compare
+
+    compare([config.experiment])
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,69 @@
+"""ABX of a run, put where it belongs: into the run's folder, and onto its run in MLflow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpc.config import InputError
+from cpc.evaluation.abx.result import ABXResult
+from cpc.evaluation.record import _baseline_run, read_state
+from cpc.tracking import connect, is_active, log_now
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+FOLDER = "abx"  # in the run's folder, and of its artifacts in MLflow
+_LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
+
+
+def record(results: Sequence[ABXResult], run: Path) -> None:
+    """Results of a run and of its baselines: a file each in runs/NAME/abx; metrics, files and a picture in MLflow.
+
+    Metrics are abx/SPLIT-or-CORPUS/SPEAKER-CONTEXT/FEATURES/error, …/low and …/high. The picture is of the last
+    result of the run itself: the error of each pair of phones.
+    Raises InputError if MLflow does not know the run; the files are written nevertheless.
+    """
+    state = read_state(run)
+    for result in results:
+        result.write(run / FOLDER / result.file_name)
+    picture = _draw([result for result in results if _own(result)], run)
+    client = connect(run.parent)
+    if not is_active(client, state["run_id"]):
+        raise InputError(
+            f"run={run}: its MLflow run {state['run_id']} is not in {client.tracking_uri}; the results are in "
+            f"{run / FOLDER}, to have them in MLflow set MLFLOW_TRACKING_URI to the store that it was trained with"
+        )
+    for result in results:
+        _record(client, result, state, run)
+    if picture:
+        client.log_artifact(state["run_id"], str(picture), picture.parent.name)
+
+
+def metric_name(result: ABXResult) -> str:
+    """abx/SPLIT-or-CORPUS/TASK/FEATURES: numbers of different tasks or items never share a name."""
+    return f"abx/{result.where}/{result.task}/{result.slug.removeprefix('cpc_')}"
+
+
+def _own(result: ABXResult) -> bool:
+    return result.features.startswith("CPC")
+
+
+def _record(client: "MlflowClient", result: ABXResult, state: dict[str, Any], run: Path) -> None:
+    own = _own(result)
+    target = state["run_id"] if own else _baseline_run(client, state["experiment"], result.features, run.parent)
+    name = metric_name(result)
+    values = {"error": result.error, "low": result.low, "high": result.high}
+    protocol = f"{result.corpus} {result.split}: {result.protocol}"
+    tags = {name.replace("/", "."): protocol[:_LONGEST_TAG]}
+    log_now(client, target, {f"{name}/{k}": v for k, v in values.items()}, tags)
+    client.log_artifact(target, str(run / FOLDER / result.file_name), FOLDER)
+
+
+def _draw(own: Sequence[ABXResult], run: Path) -> Path | None:
+    if not own:
+        return None
+    from cpc.evaluation.figures.phone_pairs import draw_phone_pairs
+
+    last = own[-1]
+    title = f"ABX of {last.features}, {last.speaker} speakers, {last.context} context"
+    return draw_phone_pairs(last.pairs, run / "figures" / "abx.png", title)

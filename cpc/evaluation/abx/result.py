@@ -1,0 +1,105 @@
+"""The result of an ABX task: an error, its interval, and the conditions without which it means nothing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cpc.config import InputError
+from cpc.files import write_json
+
+
+@dataclass(frozen=True)
+class ABXResult:
+    """How often features put X nearer to the wrong phone.
+
+    error, low, high: share of triplets, averaged as `score` says, and its 95% interval over `resampled`, 0 to 1; 0.5
+        is chance.
+    unit: triphone, phone, or items where they were read from a file.
+    items, speakers, cells, triplets: how many were compared; phone_pairs: how many ordered pairs there are.
+    pair_errors: A → B → error, for each ordered pair of phones.
+    protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
+    """
+
+    features: str
+    error: float
+    low: float
+    high: float
+    resampled: str
+    speaker: str
+    context: str
+    unit: str
+    distance: str
+    slicing: str
+    most_items: int | None
+    most_speakers: int | None
+    seed: int
+    corpus: str
+    split: str
+    items: int
+    speakers: int
+    cells: int
+    triplets: int
+    phone_pairs: int
+    pair_errors: Mapping[str, Mapping[str, float]]
+    protocol: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
+        return _letters(self.features.lower().replace("-", ""))
+
+    @property
+    def task(self) -> str:
+        """SPEAKER-CONTEXT, and whatever differs from the usual: numbers of different tasks never share a name."""
+        usual = {"distance": "angular", "slicing": "centre", "unit": usual_unit(self.context), "seed": 0}
+        usual |= {"most_items": 10} | ({"most_speakers": 5} if self.speaker == "across" else {})
+        other = [f"{name}_{getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return "-".join([self.speaker, self.context, *(_letters(word) for word in other)])
+
+    @property
+    def pairs(self) -> dict[tuple[str, str], float]:
+        """The error of each ordered pair of phones (A and X, B)."""
+        return {(a, b): error for a, row in self.pair_errors.items() for b, error in row.items()}
+
+    @property
+    def file_name(self) -> str:
+        """Of its own among the results of a run."""
+        return f"{self.task}-{self.where}-{self.slug}.json"
+
+    @property
+    def where(self) -> str:
+        """The split, or the whole corpus, in the letters of a metric or a file."""
+        return _letters(Path(self.split).stem if self.split else self.corpus)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ABXResult":
+        """The inverse of `to_dict`. Raises InputError where fields are missing or unknown."""
+        known, given = {field.name for field in fields(cls)}, set(values)
+        if wrong := sorted((known - {"notes"} - given) | (given - known)):
+            raise InputError(f"ABX result: {', '.join(wrong)} missing or unknown; measure again with this version")
+        return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: Path) -> "ABXResult":
+        """Read what `write` wrote."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def usual_unit(context: str) -> str:
+    """Triphones are compared within a context; where contexts are ignored, phones alone."""
+    return "triphone" if context == "within" else "phone"
+
+
+def _letters(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "_-." else "_" for letter in text)

@@ -1,0 +1,52 @@
+"""Results that were computed before, under a key of all that determines them: restarting costs nothing twice."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from cpc.evaluation.protocol import REPLICATES, WINDOW
+from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.trial import Trial
+
+VERSION = 2  # part of every key: raise it when a change of code changes any probe's numbers
+
+
+def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) -> Path:
+    """`cache`/KEY.json of one result.
+
+    KEY hashes all that determines it: `subject` (what is judged, as plain values), audio, labels, the ids of both
+    splits, task and protocol.
+    """
+    corpus = trial.corpus
+    facts = {
+        "version": VERSION,
+        "subject": subject,
+        "corpus": corpus.digest,
+        "labels": None if task.startswith("speaker") else _labels_digest(trial),
+        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
+        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
+        "folds": trial.folds,
+        "task": task,
+        "window": WINDOW if task == "speaker_last" else None,
+        "protocol": asdict(trial.protocol),
+        "replicates": REPLICATES,
+    }
+    return cache / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
+
+
+def find(path: Path, trial: Trial) -> ProbeResult | None:
+    """A cached result under the names by which its data go today; None where there is none that can be read."""
+    try:
+        result = ProbeResult.read(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    names = trial.split_names
+    return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
+
+
+def _labels_digest(trial: Trial) -> list[str]:
+    trial.corpus.labels(trial.labels)  # says what is wrong where there are none
+    info = json.loads((trial.corpus.path / "labels" / f"{trial.labels}.json").read_text(encoding="utf-8"))
+    return [trial.labels, info["sha256"]]

@@ -1,0 +1,120 @@
+"""A linear layer trained with CTC on frozen features, and its greedy decoding (Graves et al. 2006)."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from cpc.evaluation.early_stopping import EarlyStopping
+from cpc.evaluation.features import FrameTable
+from cpc.seeding import derive, numpy_generator
+
+BATCH = 16  # utterances
+LR = 3e-3
+LEAST = 30  # steps between two looks at the held-out part: an epoch, but at least so many
+MOST_ROUNDS = 200
+
+Phones = Int64[np.ndarray, " _"]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Utterances with frames and phones: their places in the table, and the phones of each, numbered from 1."""
+
+    table: FrameTable
+    places: list[int]
+    phones: list[Phones]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, chosen: list[int]) -> "Sequences":
+        """Some of them."""
+        return Sequences(self.table, [self.places[i] for i in chosen], [self.phones[i] for i in chosen])
+
+
+@dataclass(frozen=True)
+class SequenceClassifier:
+    """Standardised frames → log probabilities of the blank (0) and the phones, and how it came to be."""
+
+    layer: nn.Linear
+    mean: Float[Tensor, " dim"]
+    deviation: Float[Tensor, " dim"]
+    iterations: int
+    converged: bool
+
+    def __call__(self, frames: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch cls"]:
+        standard = (frames.to(self.mean.device) - self.mean) / self.deviation
+        logits: Tensor = self.layer(standard)
+        return logits.log_softmax(-1)
+
+    @torch.inference_mode()
+    def decode(self, frames: Float[Tensor, "frame dim"]) -> Phones:
+        """The most probable class of each frame, repetitions as one, without blanks."""
+        best = self(frames).argmax(-1).cpu().numpy()
+        kept = best[np.flatnonzero(np.diff(best, prepend=-1))]
+        return kept[kept > 0].astype(np.int64)
+
+
+def fit_ctc(train: Sequences, held: Sequences, phones: int, seed: int = 0, device: str = "cpu") -> SequenceClassifier:
+    """Train on `train` until the CTC loss on `held` stops falling. The same seed gives the same classifier."""
+    model = _untrained(train, phones, seed, device)
+    optimiser = torch.optim.Adam(model.layer.parameters(), LR)
+    stopping, steps, rounds = EarlyStopping(model.layer, optimiser), max(LEAST, -(-len(train) // BATCH)), 0
+    while rounds < MOST_ROUNDS and not stopping.over:
+        for step in range(rounds * steps, (rounds + 1) * steps):
+            batch = numpy_generator(seed, "ctc", "batch", step).integers(0, len(train), min(BATCH, len(train)))
+            loss, count = _loss(model, train.take(batch.tolist()))
+            optimiser.zero_grad()
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        rounds += 1
+        stopping.look(-_held_loss(model, held))
+    stopping.restore()
+    return replace(model, iterations=rounds * steps, converged=stopping.over)
+
+
+def _untrained(train: Sequences, phones: int, seed: int, device: str) -> SequenceClassifier:
+    x = torch.cat([train.table.utterance(place) for place in train.places[:1000]])
+    mean, deviation = x.mean(0), x.std(0, unbiased=False)
+    deviation = torch.where(deviation <= 1e-6 * (mean.abs() + 1e-6), torch.inf, deviation)  # a constant says nothing
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "ctc"))
+        layer = nn.Linear(x.shape[1], phones + 1)
+    return SequenceClassifier(layer.to(device), mean.to(device), deviation.to(device), 0, False)
+
+
+def _loss(model: SequenceClassifier, batch: Sequences) -> tuple[Float[Tensor, ""], int]:
+    """Sum of the negative log probabilities of the phones, and how many phones they are.
+
+    An utterance with fewer frames than phones cannot be written by CTC and counts nothing.
+    """
+    frames = [batch.table.utterance(place) for place in batch.places]
+    log_p = model(pad_sequence(frames, batch_first=True))
+    lengths = torch.tensor([len(each) for each in frames])
+    targets = torch.from_numpy(np.concatenate(batch.phones))
+    counts = torch.tensor([len(each) for each in batch.phones])
+    loss = nn.functional.ctc_loss(
+        log_p.transpose(0, 1), targets.to(log_p.device), lengths, counts, reduction="sum", zero_infinity=True
+    )
+    return loss, int(counts.sum())
+
+
+@torch.inference_mode()
+def _held_loss(model: SequenceClassifier, held: Sequences) -> float:
+    """Loss per phone."""
+    parts = [
+        _loss(model, held.take(list(range(start, min(start + BATCH, len(held))))))
+        for start in range(0, len(held), BATCH)
+    ]
+    return sum(float(loss) for loss, _ in parts) / sum(count for _, count in parts)
+
+
+def edits(reference: Int64[np.ndarray, " phone"], found: Int64[np.ndarray, " found"]) -> int:
+    """The smallest number of insertions, deletions and substitutions between the two."""
+    from torchaudio.functional import edit_distance
+
+    return int(edit_distance(reference.tolist(), found.tolist()))

@@ -1,0 +1,100 @@
+"""What a classifier sees: vectors with their classes, cut from the frames of a table only when they are needed."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from cpc.corpus.corpus import Corpus
+from cpc.evaluation.features import Features, FrameTable
+from cpc.evaluation.result import Task
+from cpc.evaluation.trial import Rows, Trial
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Example i is frame places[i] of the table, with `context` frames of its utterance on either side.
+
+    At the ends of an utterance its first and last frame are repeated. With 17 frames side by side the vectors of all
+    examples would take 17 times the memory of the table, so they are put together for the asked ones alone.
+    """
+
+    table: FrameTable
+    places: Int64[np.ndarray, " example"]
+    y: Int64[np.ndarray, " example"]
+    utterances: Int64[np.ndarray, " example"]
+    context: int = 0
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def dim(self) -> int:
+        """Values of one example."""
+        return int(self.table.frames.shape[1]) * (1 + 2 * self.context)
+
+    def x(self, chosen: Int64[np.ndarray, " chosen"] | None = None) -> Float32[Tensor, "chosen dim"]:
+        """The vectors of some examples, or of all; the table itself, not a copy, where those are all its frames."""
+        if chosen is None and not self.context and len(self.places) == len(self.table.frames):
+            return self.table.frames
+        places, owners = (each if chosen is None else each[chosen] for each in (self.places, self.utterances))
+        if not self.context:
+            return self.table.frames[torch.from_numpy(places)]
+        first, last = self.table.offsets[owners], self.table.offsets[owners + 1] - 1
+        beside = places[:, None] + np.arange(-self.context, self.context + 1)
+        beside = np.clip(beside, first[:, None], last[:, None])
+        return self.table.frames[torch.from_numpy(beside)].flatten(1)
+
+    def take(self, chosen: Int64[np.ndarray, " chosen"] | Bool[np.ndarray, " example"]) -> "Examples":
+        """Some of the examples of the same table."""
+        kept = self.places[chosen], self.y[chosen], self.utterances[chosen]
+        return replace(self, places=kept[0], y=kept[1], utterances=kept[2])
+
+    def renumbered(self, classes: Int64[np.ndarray, " cls"]) -> "Examples":
+        """Labels as places in `classes`; those of no class become len(classes), which no classifier predicts."""
+        place = np.minimum(np.searchsorted(classes, self.y), len(classes) - 1)
+        return replace(self, y=np.where(classes[place] == self.y, place, len(classes)).astype(np.int64))
+
+    def draw(self, most: int, generator: np.random.Generator) -> "Examples":
+        """At most so many, drawn without replacement, in their order."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(generator.choice(len(self), most, replace=False)))
+
+
+def examples(trial: Trial, task: Task, features: Features, rows: Rows, table: FrameTable) -> Examples:
+    """The labelled examples of some rows, from the table of their features."""
+    if len(table) != len(rows):
+        raise ValueError(f"table={len(table)} utterances: the split has {len(rows)}; extract the rows of the split")
+    if task == "phone":
+        y = _phones(trial, features, rows, table)
+    else:
+        table = _means(table) if task == "speaker_utterance" else table
+        y = speaker_numbers(trial.corpus, rows)[table.owners]
+    places = np.flatnonzero(y >= 0)
+    return Examples(table, places, y[places], table.owners[places], trial.protocol.context)
+
+
+def _means(table: FrameTable) -> FrameTable:
+    """One frame for each utterance that has any: their mean."""
+    kept = np.flatnonzero(table.counts)
+    means = [table.utterance(i).mean(0) for i in kept.tolist()]
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(table.counts, 1))])
+    return FrameTable(torch.stack(means) if means else table.frames, offsets)
+
+
+def _phones(trial: Trial, features: Features, rows: Rows, table: FrameTable) -> Int64[np.ndarray, " frame"]:
+    """The label that holds at the centre of each frame, −1 where none does."""
+    alignment, y = trial.corpus.labels(trial.labels), np.full(len(table.frames), -1, np.int64)
+    for i, row in enumerate(rows.tolist()):
+        if (id := trial.corpus.ids[row]) in alignment:
+            own = slice(table.offsets[i], table.offsets[i + 1])
+            y[own] = alignment.frames(id, features.frame_centres(int(table.counts[i])))
+    return y
+
+
+def speaker_numbers(corpus: Corpus, rows: Rows) -> Int64[np.ndarray, " utterance"]:
+    """Each row's speaker as a number that holds throughout the corpus."""
+    return np.asarray(corpus.groups("speaker")[1][rows], dtype=np.int64)

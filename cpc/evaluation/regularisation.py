@@ -1,0 +1,60 @@
+"""The strength of the L2 penalty, chosen on a held-out part of the training split.
+
+Strengths are tried from the strongest to the weakest, each from the solution of the one before, on some of the
+frames: where there are a million, 200,000 tell the strengths apart. The solution of the chosen one is the start of
+the final classifier, which is fitted on all training frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from cpc.evaluation.classifier import Fitting, LinearClassifier, fit
+from cpc.evaluation.examples import Examples
+from cpc.seeding import numpy_generator
+
+SOME = 200_000  # examples for the choice, held out or not
+WORSE = 2  # strengths in a row that are worse than the best so far: weaker ones are not tried
+COARSE = 1e-5  # tolerance while choosing
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen strength, the classifier that it gave, and the held-out accuracy of every strength tried."""
+
+    l2: float
+    start: LinearClassifier
+    tried: dict[float, float]
+
+
+def choose_l2(
+    train: Examples, held: Examples, classes: int, grid: Sequence[float], fitting: Fitting, seed: int, device: str
+) -> Choice:
+    """The strength with the highest accuracy on `held`, the stronger of two equal ones.
+
+    Labels must be numbered 0 … classes − 1.
+    """
+    share = min(1.0, SOME / (len(train) + len(held)))
+    parts = (each.draw(max(1, int(len(each) * share)), numpy_generator(seed, "l2")) for each in (train, held))
+    (x, y), (held_x, held_y) = ((part.x(), torch.from_numpy(part.y)) for part in parts)
+    coarse = replace(fitting, tolerance=max(COARSE, fitting.tolerance), max_frames=None)
+    best: Choice | None = None
+    tried: dict[float, float] = {}
+    start: LinearClassifier | None = None
+    for l2 in sorted(grid, reverse=True):
+        start = fit(x, y, classes, replace(coarse, l2=l2), device, start)
+        tried[l2] = _accuracy(start, held_x, held_y)
+        if best is None or tried[l2] > tried[best.l2]:
+            best = Choice(l2, start, tried)
+        elif list(tried).index(l2) - list(tried).index(best.l2) >= WORSE:
+            break
+    if best is None:
+        raise ValueError("grid: empty; give at least one strength")
+    return best
+
+
+def _accuracy(classifier: LinearClassifier, x: Tensor, y: Int64[Tensor, " example"]) -> float:
+    return float((classifier.predict(x) == y).double().mean())

@@ -1,0 +1,183 @@
+"""An experiment as one HTML page that needs nothing else: no network, no script, pictures inside.
+
+The page is a Jinja2 template with autoescaping, so that no name of a run, setting or speaker can become markup. Jinja2
+comes with torch and MLflow, which both need it.
+"""
+
+import base64
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpc import curves as training
+from cpc.config import InputError
+from cpc.evaluation.compare import LEGEND, heading_of, in_sweeps, marked, plus_minus
+from cpc.evaluation.experiment import Row, curves, differing, downloaded, is_error, rows, tasks
+from cpc.evaluation.figures.budget import draw_budgets
+from cpc.evaluation.figures.intervals import draw_intervals
+from cpc.evaluation.noise import over_seeds
+from cpc.files import write_text
+from cpc.tracking import RUNS, connect
+from cpc.version import __version__
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+TEMPLATE = "report.html"
+PICTURED = 4  # runs whose pictures are shown: each has about half a megabyte of them
+LARGEST = 4 << 20  # bytes of one picture
+PICTURES = {  # in the order in which they are shown
+    "horizon": "Accuracy and bound against the horizon k",
+    "utterance": "One utterance: waveform, spectrogram, phones, and the loss of each frame",
+    "confusion": "Which phone is taken for which, grouped by manner of articulation",
+    "abx": "ABX error by pair of phones",
+    "tsne": "t-SNE of c, by phone and by speaker",
+    "umap": "UMAP of c, by phone and by speaker",
+    "variance": "How many directions z and c use",
+}
+_LONGEST = {"git_commit": 12}  # letters of a tag
+MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page."""
+
+    caption: str
+    uri: str
+
+
+def write_report(experiment: str, path: Path, root: Path = RUNS) -> Path:
+    """Write the page of an experiment, from MLflow alone.
+
+    Raises:
+        InputError: no such experiment, it has no runs, or `path` is not a file that can be written.
+    """
+    if path.is_dir():
+        raise InputError(f"html={path}: is a folder; name a file, for example {path / 'report.html'}")
+    table = rows(experiment, root)
+    with tempfile.TemporaryDirectory() as folder:
+        page = render(experiment, table, Path(folder), root)
+    write_text(path, page)
+    return path
+
+
+def render(experiment: str, table: Sequence[Row], folder: Path, root: Path = RUNS) -> str:
+    """The page's text; pictures are drawn in `folder` on their way into it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    client = connect(root)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    histories = curves(table, root)
+    budgets = budgets_of(client, table)
+    return environment.get_template(TEMPLATE).render(
+        experiment=experiment,
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        columns=[(key, key.rpartition(".")[2]) for key in differing(table)],
+        tasks=[(task, heading_of(task).split("\n")) for task in tasks(table)],
+        groups=list(in_sweeps(table)),
+        marks=marked(table),
+        legend=LEGEND,
+        seeds=over_seeds(table),
+        plus_minus=plus_minus,
+        intervals=_inside(draw_intervals(table, folder / "intervals.svg")) if tasks(table) else None,
+        curves=_inside(training.draw(histories, folder / "curves.svg")) if histories else None,
+        budgets=_inside(draw_budgets(budgets, folder / "budgets.svg")) if budgets else None,
+        pictures=list(pictures(client, table, folder)),
+        runs=_runs(table),
+        notes=_notes(table),
+        measures={measure.partition("/")[0] for measure in tasks(table)},
+    )
+
+
+def _inside(file: Path) -> str:
+    """A picture as a data URI."""
+    return f"data:{MEDIA[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+def pictures(client: "MlflowClient", table: Sequence[Row], folder: Path) -> Iterator[tuple[str, list[Picture]]]:
+    """The pictures of the runs that have some in MLflow (figures/*.png), the best runs first, at most `PICTURED`."""
+    trained = {row.run_id: row for row in _ranked(table) if not row.is_baseline}
+    shown = 0
+    for run_id, row in trained.items():
+        if shown == PICTURED:
+            break
+        files = {file.stem: file for file in downloaded(client, run_id, "figures", folder / run_id)}
+        names = [*PICTURES, *sorted(files.keys() - PICTURES.keys() - {"curves"})]
+        kept = [files[name] for name in names if name in files]
+        found = [
+            Picture(PICTURES.get(file.stem, file.stem), _inside(file))
+            for file in kept
+            if file.suffix in MEDIA and file.stat().st_size <= LARGEST
+        ]
+        if found:
+            shown += 1
+            yield row.run, found
+
+
+def _ranked(table: Sequence[Row]) -> list[Row]:
+    """The rows, the best at the first task first; those without it keep their order at the end."""
+    first = next(iter(tasks(table)), None)
+    if first is None:
+        return list(table)
+    sign = 1 if is_error(first) else -1
+    return sorted(table, key=lambda row: sign * row.metrics[first][0] if first in row.metrics else float("inf"))
+
+
+def budgets_of(client: "MlflowClient", table: Sequence[Row]) -> dict[str, dict[str, list[Any]]]:
+    """Task → features → (percent of the labels, accuracy, low, high) of every curve over budgets of labels."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for row in {row.run_id: row for row in table}.values():
+        metrics = client.get_run(row.run_id).data.metrics
+        for name in sorted(m for m in metrics if m.startswith("budget/") and m.endswith("/accuracy")):
+            stem = name.removesuffix("/accuracy")
+            _, *task, features = stem.split("/")
+            points = [_history(client, row.run_id, f"{stem}/{part}") for part in ("accuracy", "low", "high")]
+            shares = sorted(set.intersection(*(set(each) for each in points)))
+            label = row.run if row.is_baseline else f"{row.run} CPC {features}"
+            found.setdefault("/".join(task), {})[label] = [(s, *(each[s] for each in points)) for s in shares]
+    return found
+
+
+def _history(client: "MlflowClient", run_id: str, name: str) -> dict[float, float]:
+    return {float(m.step or 100): m.value for m in client.get_metric_history(run_id, name)}
+
+
+def _runs(table: Sequence[Row]) -> list[dict[str, Any]]:
+    """What every trained run was trained with, once a run."""
+    names = {"device": "device", "precision": "precision", "git_commit": "commit"}
+    names |= {"version.cpc": "cpc", "version.torch": "torch", "version.python": "Python", "collapse": "collapse"}
+    return [
+        {
+            "name": row.name,
+            "started": datetime.fromtimestamp(row.started / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+            "steps": row.settings.get("training.steps", ""),
+            "seed": row.settings.get("seed", ""),
+            "corpus": Path(row.settings.get("data.corpus", "")).name,
+            "facts": {
+                label: row.tags[tag][: _LONGEST.get(tag, 200)] for tag, label in names.items() if row.tags.get(tag)
+            },
+        }
+        for row in {row.run_id: row for row in table if not row.is_baseline}.values()
+    ]
+
+
+def _notes(table: Sequence[Row]) -> Mapping[str, list[str]]:
+    """How each task was measured: protocols and notes, each once, from the results and from the tags of runs."""
+    found: dict[str, list[str]] = {}
+    for row in table:
+        for task in row.metrics:
+            stem = (task if is_error(task) else f"probe/{task}").replace("/", ".")
+            tags = [value for key, value in row.tags.items() if key.startswith(f"{stem}.")]
+            result = row.results.get(task)
+            if result:
+                said = [f"{result.corpus}: {result.train} → {result.test}; {result.protocol}", *result.notes]
+            else:
+                said = tags[:1]
+            found.setdefault(task, []).extend(line if line.endswith(".") else f"{line}." for line in said)
+    return {task: list(dict.fromkeys(lines)) for task, lines in found.items()}

@@ -1,0 +1,228 @@
+"""The supervised topline: the same encoder and context network, trained end to end with the labels.
+
+Frames of c go through one linear layer, as in the probe, but nothing is frozen ("Supervised" in Tables 1 and 2 of van
+den Oord et al. 2018). It says what the architecture can reach when it is told what to listen for. Training stops
+early, on the part of the training split that the probes hold out too; the test split is read once, at the end.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from cpc.config import InputError, dump
+from cpc.distributed import keep_freed_memory, precision
+from cpc.evaluation.budget import labelled
+from cpc.evaluation.cache import find, place
+from cpc.evaluation.classifier import LinearClassifier
+from cpc.evaluation.early_stopping import EarlyStopping
+from cpc.evaluation.examples import examples, speaker_numbers
+from cpc.evaluation.features import extract
+from cpc.evaluation.fitted import tally
+from cpc.evaluation.layers import Layer
+from cpc.evaluation.protocol import REPLICATES, unit
+from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.trial import Rows, Trial, check, conclude
+from cpc.evaluation.validation import hold_out
+from cpc.model import CPC, ModelConfig, build
+from cpc.seeding import derive
+from cpc.windows import Windows, WindowsConfig
+
+NAME = "supervised"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Topline:
+    """How the topline is trained.
+
+    steps: at most, of `batch` windows of `samples` each. lr: of Adam, after `warmup` steps. look: steps between two
+    looks at `looked_at` batches of the held-out part.
+    """
+
+    steps: int = 6000
+    batch: int = 8
+    samples: int = 20480
+    lr: float = 4e-4
+    warmup: int = 100
+    look: int = 250
+    looked_at: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise InputError(f"topline.{name}={value}: must be above 0")
+
+
+class _Course(NamedTuple):
+    """A model with its head, and the windows that it learns from and is stopped by."""
+
+    model: CPC
+    head: nn.Linear
+    train: Windows
+    held: Windows
+    words: str
+
+
+class _Ended(NamedTuple):
+    """How training ended."""
+
+    steps: int
+    converged: bool
+    held_accuracy: float
+
+
+def topline(
+    trial: Trial,
+    task: Task,
+    config: ModelConfig,
+    how: Topline | None = None,
+    cache: Path | None = None,
+    say: Say | None = None,
+) -> ProbeResult:
+    """Train on the training split, judge on the test split; `phone` or `speaker_frame`, seeded by the protocol.
+
+    With `cache`, the result is found there where the same was computed before. Raises InputError for other tasks,
+    and where no utterance is as long as a window.
+    """
+    how = how or Topline()
+    if task not in ("phone", "speaker_frame") or trial.protocol.context or trial.folds:
+        rule = "the topline labels single frames, without folds or frames beside them; give phone or speaker_frame"
+        raise InputError(f"task={task}: {rule}")
+    notes = check(trial, task)
+    path = place(cache, {NAME: dump(config), **asdict(how)}, trial, task) if cache else None
+    if path and (found := find(path, trial)):
+        return found
+    targets, course = _prepare(trial, task, config, how)
+    ended = _train(course, targets, how, trial.device, say or (lambda line: None))
+    result = _judge(trial, task, course, targets.classes, ended, notes)
+    if path:
+        result.write(path)
+    return result
+
+
+class _Targets:
+    """The class of every frame of a window, numbered among those that the training split has; −1 for no label."""
+
+    def __init__(self, trial: Trial, task: Task, rows: Rows) -> None:
+        self.trial, self.task, corpus = trial, task, trial.corpus
+        if task == "phone":
+            self.alignment = corpus.labels(trial.labels)
+            ids = [corpus.ids[row] for row in rows.tolist()]
+            found = [self.alignment.intervals(id).labels for id in ids if id in self.alignment]
+            self.classes = np.unique(np.concatenate(found).astype(np.int64)) if found else np.zeros(0, np.int64)
+        else:
+            self.speakers = speaker_numbers(corpus, np.arange(len(corpus)))
+            self.classes = np.unique(self.speakers[rows])
+        if len(self.classes) < 2:
+            raise InputError(f"{task} topline: {len(self.classes)} classes to train on: it needs at least two")
+
+    def of(self, windows: Windows, step: int, model: CPC) -> Int64[Tensor, "batch frame"]:
+        """Those of the batch of a step."""
+        rows, starts = windows.draw(step)
+        frames = model.frames(windows.config.samples)
+        if self.task == "speaker_frame":
+            labels = np.repeat(self.speakers[rows][:, None], frames, axis=1)
+        else:
+            centres, rate = model.frame_centres(frames), model.sample_rate
+            pairs = zip(rows.tolist(), starts.tolist(), strict=True)
+            labels = np.stack([self._phones(row, start / rate + centres) for row, start in pairs])
+        known = np.minimum(np.searchsorted(self.classes, labels), len(self.classes) - 1)
+        return torch.from_numpy(np.where(self.classes[known] == labels, known, -1).astype(np.int64))
+
+    def _phones(self, row: int, seconds: np.ndarray) -> Int64[np.ndarray, " frame"]:
+        id = self.trial.corpus.ids[row]
+        if id not in self.alignment:
+            return np.full(len(seconds), -1, np.int64)
+        return np.asarray(self.alignment.frames(id, seconds), dtype=np.int64)
+
+
+def _prepare(trial: Trial, task: Task, config: ModelConfig, how: Topline) -> tuple[_Targets, _Course]:
+    seed, corpus, rows = trial.protocol.seed, trial.corpus, trial.rows(trial.train)
+    if corpus.sample_rate != config.sample_rate:
+        rule = f"has {corpus.sample_rate} Hz where the model needs {config.sample_rate}; pack it at that rate"
+        raise InputError(f"corpus={corpus.path}: {rule}")
+    rows = rows[labelled(task, corpus, rows, trial.protocol.budget, seed)]
+    held, targets = hold_out(task, corpus, rows, trial.rows(trial.test), seed), _Targets(trial, task, rows)
+    if not held.out.any():
+        raise InputError(f"{task} topline: {len(rows)} labelled utterance; it is stopped by others, give more")
+    windows = WindowsConfig(samples=how.samples, batch=how.batch)
+    train = Windows(corpus, rows[~held.out], windows, derive(seed, NAME, "train"))
+    stop_by = Windows(corpus, rows[held.out], windows, derive(seed, NAME, "held"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, NAME))
+        head = nn.Linear(config.context.hidden, len(targets.classes))
+    model = build(config, seed).to(trial.device)
+    return targets, _Course(model, head.to(trial.device), train, stop_by, held.words)
+
+
+def _train(course: _Course, targets: _Targets, how: Topline, device: str, say: Say) -> _Ended:
+    network = nn.ModuleList([course.model, course.head])
+    optimiser = torch.optim.Adam(network.parameters(), how.lr)
+    stopping, done = EarlyStopping(network, optimiser, patience=3, reductions=2), 0
+    keep_freed_memory(torch.device(device))
+    while done < how.steps and not stopping.over:
+        network.train()
+        for step, waveform in course.train.batches(done, min(done + how.look, how.steps), torch.device(device)):
+            if step < how.warmup:
+                optimiser.param_groups[0]["lr"] = how.lr * (step + 1) / how.warmup
+            logits = _logits(course, waveform)
+            labels = targets.of(course.train, step, course.model).to(logits.device)
+            if not (labels >= 0).any():
+                continue
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        done = min(done + how.look, how.steps)
+        stopping.look(_held_accuracy(course, targets, how, device))
+        say(f"{NAME}: step {done}, held-out accuracy {stopping.latest:.1%}")
+    stopping.restore()
+    return _Ended(done, stopping.over, stopping.best)
+
+
+def _logits(course: _Course, waveform: Tensor) -> Tensor:
+    """Scores (batch, frame, class) of windows."""
+    kind = waveform.device
+    with torch.autocast(kind.type, torch.bfloat16, enabled=precision("auto", kind) == "bf16"):
+        scores: Tensor = course.head(course.model(waveform).c)
+    return scores.float()
+
+
+@torch.inference_mode()
+def _held_accuracy(course: _Course, targets: _Targets, how: Topline, device: str) -> float:
+    course.model.eval()
+    hits = total = 0
+    for step, waveform in course.held.batches(0, how.looked_at, torch.device(device)):
+        labels = targets.of(course.held, step, course.model)
+        right = _logits(course, waveform).argmax(-1).cpu() == labels
+        hits, total = hits + int(right.sum()), total + int((labels >= 0).sum())
+    return hits / max(1, total)
+
+
+def _judge(
+    trial: Trial, task: Task, course: _Course, classes: np.ndarray, ended: _Ended, notes: tuple[str, ...]
+) -> ProbeResult:
+    model, tested = course.model.eval(), trial.rows(trial.test)
+    table = extract(model, trial.corpus, tested, ["c"], progress=trial.progress, name=NAME)["c"]
+    judged = examples(trial, task, Layer(model, "c", NAME), tested, table)
+    weight, bias = course.head.weight.detach().T.contiguous(), course.head.bias.detach()
+    linear = LinearClassifier(weight, bias, 0.0, ended.steps, ended.converged)
+    hits, totals = tally(linear, judged.renumbered(classes), len(tested))
+    if not ended.converged:
+        notes += (f"Training ended after {ended.steps} steps, before the held-out accuracy stopped rising.",)
+    chosen = f"stopped early on {course.words} (accuracy there {ended.held_accuracy:.1%}), which it does not train on"
+    return conclude(
+        trial, hits, totals,
+        task=task, features=NAME, classifier="end_to_end", classes=len(classes),
+        majority=float(np.bincount(judged.y).max() / len(judged)) if len(judged) else 0.0,
+        train_utterances=len(course.train.rows), train_examples=int(course.train.lengths.sum()) // model.hop,
+        iterations=ended.steps, converged=ended.converged, notes=notes,
+        protocol=f"encoder, context network and linear softmax layer trained end to end by Adam on "
+        f"{unit(task, trial.labels)}; {chosen}; seed {trial.protocol.seed}; {REPLICATES} bootstrap replicates",
+    )  # fmt: skip

@@ -1,0 +1,114 @@
+"""What a probe is asked: data, labels, protocol; and its answer as a result with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from cpc.config import InputError
+from cpc.corpus.corpus import Corpus
+from cpc.evaluation import leakage
+from cpc.evaluation.interval import bootstrap_interval, by_cluster
+from cpc.evaluation.protocol import REPLICATES, Protocol
+from cpc.evaluation.result import TASKS, Count, ProbeResult, Task
+
+Rows = Int64[np.ndarray, " _"]
+Split = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that a probe needs besides the features."""
+
+    corpus: Corpus
+    train: Split
+    test: Split
+    labels: str = "phones"
+    protocol: Protocol = field(default_factory=Protocol)
+    device: str = "cpu"
+    progress: bool = False
+    folds: int = 0  # parts of the speakers of both splits, each judged by a classifier of the others; 0 for none
+
+    def rows(self, split: Split) -> Rows:
+        """Rows in the order of the corpus, each once: a split is a set."""
+        return np.unique(self.corpus.rows(split))
+
+    @property
+    def split_names(self) -> dict[str, str]:
+        """How a result names its splits."""
+        splits = {"train": self.train, "test": self.test}
+        names = {side: s if isinstance(s, str) else f"{len(s)} ids" for side, s in splits.items()}
+        if not self.folds:
+            return names
+        both = "+".join(Path(name).stem for name in names.values())
+        return {"train": f"the other {self.folds - 1} folds", "test": f"{both}-{self.folds}folds"}
+
+    @property
+    def tested(self) -> Rows:
+        """Rows of the test split; with folds, of both splits."""
+        return np.union1d(self.rows(self.train), self.rows(self.test)) if self.folds else self.rows(self.test)
+
+
+def check(trial: Trial, task: Task) -> tuple[str, ...]:
+    """What the splits share, as sentences. Raises InputError before anything is computed for an unfit trial."""
+    if task not in TASKS:
+        raise InputError(f"task={task}: must be one of {', '.join(TASKS)}")
+    if trial.protocol.context and task not in ("phone", "speaker_frame"):
+        rule = "frames beside each frame are for the tasks phone and speaker_frame; leave it at 0"
+        raise InputError(f"context={trial.protocol.context}: {task} does not judge single frames; {rule}")
+    if trial.protocol.classifier != "linear" and task == "phone_sequence":
+        raise InputError("classifier=mlp: phone_sequence is a linear layer with CTC; leave it at linear")
+    if trial.folds:
+        return _check_folds(trial, task)
+    return leakage.check(task, trial.corpus, trial.rows(trial.train), trial.rows(trial.test))
+
+
+def _check_folds(trial: Trial, task: Task) -> tuple[str, ...]:
+    if task.startswith("speaker"):
+        raise InputError(f"folds={trial.folds}: folds are over speakers, whom {task} has to know; use them for phones")
+    speakers = len({trial.corpus.speakers[row] for row in trial.tested.tolist()})
+    if not 2 <= trial.folds <= speakers:
+        raise InputError(f"folds={trial.folds}: must lie between 2 and {speakers}, the number of speakers")
+    return (f"Each of the {speakers} speakers is judged by a classifier that was trained on other speakers.",)
+
+
+def conclude(trial: Trial, hits: Rows, totals: Rows, **facts: Any) -> ProbeResult:
+    """A result from the hits and totals of the test utterances, in the order of their rows; `facts` are the rest of
+    its fields.
+    """
+    corpus, seed = trial.corpus, trial.protocol.seed
+    rows = trial.tested.tolist()
+    speakers = [corpus.speakers[row] for row in rows]
+    low, high = bootstrap_interval(hits, totals, replicates=REPLICATES, seed=seed)
+    over = over_speakers(speakers, hits, totals, seed)
+    counts = zip([corpus.ids[row] for row in rows], speakers, hits.tolist(), totals.tolist(), strict=True)
+    names = trial.split_names
+    return ProbeResult(
+        train=names["train"],
+        test=names["test"],
+        accuracy=float(hits.sum() / totals.sum()),
+        low=low,
+        high=high,
+        speakers_low=over[0],
+        speakers_high=over[1],
+        test_utterances=int(np.count_nonzero(totals)),
+        test_examples=int(totals.sum()),
+        corpus=corpus.name,
+        budget=trial.protocol.budget,
+        seed=seed,
+        utterances=tuple(Count(*count) for count in counts),
+        **facts,
+    )
+
+
+def over_speakers(
+    speakers: Sequence[str], hits: Rows, totals: Rows, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """The interval over speakers; none for fewer than two."""
+    by_speaker = by_cluster(speakers, hits, totals)
+    if np.count_nonzero(by_speaker[1]) < 2:
+        return None, None
+    return bootstrap_interval(by_speaker[0], by_speaker[1], replicates=REPLICATES, seed=seed)

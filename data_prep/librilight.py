@@ -1,0 +1,192 @@
+"""Pack Libri-Light, hours-long chapters with a .json beside each, as utterances cut by its voice activity.
+
+python -m data_prep.librilight small medium --from /mnt/librilight --out data/ [--longest 60] [--trim 1] [--shard I/N]
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpc.audio import SAMPLE_RATE, Undecodable, find_audio, probe
+from cpc.config import InputError
+from cpc.corpus import Source, pack
+from cpc.corpus.progress import show_progress
+from cpc.corpus.shards import relative
+from cpc.corpus.source import take_shard
+from cpc.files import write_text
+from data_prep.console import parse_shard, run, say_packed
+from data_prep.cutting import Rules, segment_id
+from data_prep.metadata import one_line
+
+LEFT_OUT = "left_out.tsv"
+BEYOND = 1.0  # seconds by which voice activity may outlast the audio: it is counted in frames of 80 ms, and rounded
+Activity = list[tuple[float, float]]  # seconds
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+Subsets = Annotated[
+    list[str], typer.Argument(metavar="SUBSET...", help="small, medium, large, or any folder of SPEAKER/BOOK/*.flac.")
+]
+From = Annotated[Path, typer.Option("--from", help="Folder that holds the subsets' folders (or is the one named).")]
+Out = Annotated[Path, typer.Option(help="Each subset becomes the corpus OUT/librilight-SUBSET.")]
+Longest = Annotated[float, typer.Option(help="Neighbouring voice activity is joined up to this many seconds.")]
+Trim = Annotated[float, typer.Option(help="A pause longer than this (seconds) is left out: no utterance spans it.")]
+Shard = Annotated[
+    str | None, typer.Option(help="I/N: pack only the I-th of N equal parts, each into an OUT of its own.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Files or shards worked on at a time. Default: one a core.")]
+
+
+@app.command()
+def main(
+    subsets: Subsets,
+    *,
+    folder: From,
+    out: Out,
+    longest: Longest = 60.0,
+    trim: Trim = 1.0,
+    shard: Shard = None,
+    workers: Workers = None,
+) -> None:
+    """Pack subsets of Libri-Light (Kahn et al. 2020, arXiv 1912.07875) that are on disk, unpacked.
+
+    The .json beside each .flac gives the speaker and the voice activity. Neighbouring stretches of voice become one
+    utterance of up to --longest seconds, with the pauses between them; a single longer stretch stays whole. The
+    chapter is the book's folder; ids are SPEAKER-BOOK-FILE-ONSET-OFFSET in hundredths of seconds. Files without
+    usable .json are listed in OUT/librilight-SUBSET/left_out.tsv with the reason.
+
+    Killed at any moment, the same command continues.
+    """
+    part = parse_shard(shard) if shard else None
+    rules = Rules(longest, trim)
+    for name in subsets:
+        _pack(_find(name, folder), out, rules, part, workers)
+
+
+def _find(name: str, folder: Path) -> Path:
+    """The folder of a subset."""
+    places = [folder / name, *([folder] if folder.absolute().name == name else []), Path(name)]
+    if found := next((place for place in places if place.is_dir()), None):
+        return found
+    raise InputError(f"subset={name}: {folder} has no such folder; unpack {name}.tar there, or name it with --from")
+
+
+def _pack(root: Path, out: Path, rules: Rules, part: tuple[int, int] | None, workers: int | None) -> None:
+    start = time.monotonic()
+    name = root.absolute().name
+    files = find_audio(root)
+    sources = [Source(_id(file, root), file, "", chapter=one_line(file.parent.name), subset=name) for file in files]
+    if part:
+        sources = take_shard(sources, *part)
+    segments, left_out = cut_sources(sources, rules, workers=workers)
+    target = out / f"librilight-{name}"
+    typer.echo(f"{name}: {len(sources)} files, {len(segments)} utterances")
+    if not segments:
+        raise InputError(f"subset={name}: none of the {len(sources)} files has usable .json ({left_out[0][1]}, …)")
+    say_packed(pack(segments, target, workers=workers), target, start)
+    lines = [f"{relative(path, root)}\t{reason}\n" for path, reason in left_out]
+    write_text(target / LEFT_OUT, "path\treason\n" + "".join(lines))
+    typer.echo(f"left out {len(lines)} files" + (f" without usable .json: see {target / LEFT_OUT}" if lines else ""))
+
+
+def _id(file: Path, root: Path) -> str:
+    return one_line(file.relative_to(root).with_suffix("").as_posix().replace("/", "-"))
+
+
+def cut_sources(
+    sources: Sequence[Source], rules: Rules, *, workers: int | None = None, progress: bool = True
+) -> tuple[list[Source], list[tuple[Path, str]]]:
+    """Segments of files by their voice activity; and the files without usable .json, with the reason.
+
+    A file whose audio cannot be read stays whole, so that packing reports it.
+    """
+    with (
+        show_progress("reading voice activity", len(sources), SAMPLE_RATE, progress) as state,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+
+        def cut(source: Source) -> list[Source] | str:
+            state.tick()
+            try:
+                return _segments(source, rules)
+            except InputError as error:
+                return str(error)
+
+        cuts = list(pool.map(cut, sources))
+    segments = [segment for found in cuts if isinstance(found, list) for segment in found]
+    return segments, [(source.path, why) for source, why in zip(sources, cuts, strict=True) if isinstance(why, str)]
+
+
+def _segments(source: Source, rules: Rules) -> list[Source]:
+    speaker, activity = read_json(source.path.with_suffix(".json"))
+    whole = replace(source, speaker=speaker)
+    try:
+        samples, rate, _ = probe(source.path)
+    except Undecodable:
+        return [whole]
+    if samples and activity[-1][1] > samples / rate + BEYOND:
+        ends = f"voice activity ends at {activity[-1][1]:.2f} s, the audio at {samples / rate:.2f} s"
+        raise InputError(f"{ends}: they do not belong together")
+    joined = [(round(on * rate), round(off * rate)) for on, off in join(activity, rules)]
+    spans = [(start, min(stop, samples or stop)) for start, stop in joined]
+    found = [
+        replace(whole, id=segment_id(source.id, start, stop, rate), start=start, stop=stop)
+        for start, stop in spans
+        if start < stop
+    ]
+    if not found:
+        raise InputError(".json has voice activity of no length")
+    return found
+
+
+def join(activity: Activity, rules: Rules) -> Activity:
+    """Join neighbouring stretches of voice, pauses included, while they last up to `rules.longest` seconds together.
+
+    Libri-Light's own cut_by_vad.py joins in the same order up to a target length, but drops every pause and so puts
+    samples side by side that were seconds apart. Here an utterance is a piece of the recording as it was; only pauses
+    longer than `rules.trim` are left out, by ending the utterance. As there, one long stretch is never broken.
+    """
+    joined: Activity = []
+    for on, off in activity:
+        if joined and off - joined[-1][0] <= rules.longest and on - joined[-1][1] <= (rules.trim or 0):
+            joined[-1] = (joined[-1][0], off)
+        else:
+            joined.append((on, off))
+    return joined
+
+
+def read_json(path: Path) -> tuple[str, Activity]:
+    """The speaker and the voice activity of one file. Raises InputError that says what is wrong, without the path."""
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        speaker = one_line(str(info["speaker"]))
+        activity = [(float(on), float(off)) for on, off in info["voice_activity"]]
+    except FileNotFoundError:
+        raise InputError("no .json beside it") from None
+    except OSError as error:
+        raise InputError(f".json cannot be read: {error.strerror}") from error
+    except KeyError as error:
+        raise InputError(f".json has no {error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f".json is broken: {error}") from error
+    if not speaker or info["speaker"] is None:
+        raise InputError(".json names no speaker")
+    if not activity:
+        raise InputError(".json has no voice activity")
+    edges = [0.0, *(edge for pair in activity for edge in pair)]
+    if not all(before <= after < float("inf") for before, after in pairwise(edges)):
+        raise InputError(".json is broken: voice_activity must be [onset, offset] pairs in order of time")
+    return speaker, activity
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,80 @@
+"""Phone error rate: true labels give none, noise gives much, and repetitions and blanks are what CTC says they are."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cpc.config import InputError
+from cpc.corpus import Corpus
+from cpc.evaluation.ctc import SequenceClassifier, edits
+from cpc.evaluation.features import FrameTable
+from cpc.evaluation.phone_sequence import sequences, silences
+from cpc.evaluation.probe import judge
+from cpc.evaluation.protocol import Protocol
+from cpc.evaluation.trial import Trial
+from cpc.nn.frontends import MFCC39
+
+
+def tables(corpus: Corpus, trial: Trial, noise: bool = False) -> list[FrameTable]:
+    """The true label of every frame, one-hot; or noise that knows nothing."""
+    clock, alignment, found = MFCC39(), corpus.labels("phones"), []
+    for split in (trial.train, trial.test):
+        rows = trial.rows(split)
+        counts = [clock.frames(int(n)) for n in corpus.samples[rows]]
+        labels = [
+            alignment.frames(corpus.ids[row], clock.frame_centres(n)) for row, n in zip(rows, counts, strict=True)
+        ]
+        frames = torch.nn.functional.one_hot(torch.from_numpy(np.concatenate(labels)), 6).float()
+        if noise:
+            frames = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+        found.append(FrameTable(frames, np.concatenate([[0], np.cumsum(counts)])))
+    return found
+
+
+def test_true_labels_give_no_errors(chords: Corpus) -> None:
+    trial = Trial(chords, "phone_train", "phone_test")
+    result = judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
+    assert result.error == pytest.approx(0, abs=0.005)
+    assert result.low <= result.accuracy <= result.high <= 1
+    phones = sum(len(chords.labels("phones").intervals(chords.ids[row]).labels) for row in trial.rows("phone_test"))
+    assert result.test_examples == phones
+    assert "CTC" in result.protocol
+
+
+def test_noise_gives_many(chords: Corpus) -> None:
+    trial = Trial(chords, "phone_train", "phone_test")
+    result = judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial, noise=True))
+    assert result.error > 0.6
+
+
+def test_the_best_path_is_collapsed() -> None:
+    layer = nn.Linear(3, 3, bias=False)
+    layer.weight.data = torch.eye(3)
+    model = SequenceClassifier(layer, torch.zeros(3), torch.ones(3), 0, True)
+    path = [0, 1, 1, 0, 1, 2, 2, 2, 0, 0]  # blank a a blank a b b b blank blank
+    assert model.decode(torch.eye(3)[path]).tolist() == [1, 1, 2]
+    assert model.decode(torch.eye(3)[[0, 0]]).tolist() == []
+
+
+def test_edits_are_counted() -> None:
+    reference = np.array([1, 2, 3, 4])
+    for found, expected in (([1, 2, 3, 4], 0), ([], 4), ([1, 3, 4], 1), ([2, 2, 3, 4, 4], 2), ([9, 1, 2, 3, 4], 1)):
+        assert edits(reference, np.array(found, dtype=np.int64)) == expected
+
+
+def test_silences_are_no_phones(chords: Corpus) -> None:
+    assert silences(["SIL", "AA", "sp", "B"]) == [0, 2]
+    assert silences(["0", "1", "2"]) == [0]  # the CPC paper's labels have numbers for names
+    assert silences(["AA", "B"]) == []
+    trial = Trial(chords, "phone_train", "phone_test")
+    rows = np.append(trial.rows("phone_test")[:2], chords.row("s0-c0-silent"))
+    found = sequences(trial, rows, FrameTable(torch.zeros(10, 2), np.array([0, 5, 10, 10])))
+    assert found.places == [0, 1]
+    assert found.phones[0].tolist() == (chords.labels("phones").intervals(chords.ids[rows[0]]).labels + 1).tolist()
+
+
+def test_choices_that_are_not_its_own_are_refused(chords: Corpus) -> None:
+    trial = Trial(chords, "phone_train", "phone_test", protocol=Protocol("mlp"))
+    with pytest.raises(InputError, match="leave it at linear"):
+        judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))

@@ -1,0 +1,33 @@
+"""A run folder with a model that nobody has trained, for tests that need its files and not its worth."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+import cpc
+from cpc.config import dump
+from cpc.tracking import connect, experiment_id
+from cpc.training.job import Job
+
+
+def save_untrained(corpus: Path, folder: Path, tracked: bool = False) -> Path:
+    """runs/NAME as training leaves it at step 0; with `tracked`, MLflow knows it as a finished run of `exp`."""
+    settings = {
+        "data": {"corpus": str(corpus)},
+        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
+        "loss": {"steps": 4, "negatives": {"count": 16}},
+        "windows": {"samples": 8000, "batch": 4},
+        "training": {"precision": "fp32"},
+    }
+    recipe = cpc.load_config(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dump(recipe)))
+    run_id = "0" * 32
+    if tracked:
+        client = connect(folder.parent)
+        run_id = client.create_run(experiment_id(client, "exp", folder.parent), run_name=folder.name).info.run_id
+        client.set_terminated(run_id)
+    (folder / "run.json").write_text(json.dumps({"run_id": run_id, "experiment": "exp", "name": folder.name}))
+    Job.start(recipe).save(folder / "last.safetensors")
+    return folder

@@ -1,0 +1,88 @@
+"""A sweep: planned before anything is trained, recorded under one parent, and never done twice."""
+
+from pathlib import Path
+
+import pytest
+
+from cpc.config import InputError
+from cpc.sweep import plan, sweep
+from cpc.tracking import connect
+
+RECIPE = """
+base: small
+data: {corpus: CORPUS, train: pretrain, valid: valid}
+model: {encoder: {channels: 16}, context: {hidden: 16}}
+loss: {steps: 2, negatives: {count: 8}}
+windows: {batch: 4, samples: 5120}
+training: {steps: 3, log_every: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tones: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("CORPUS", str(tones)))
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "steps.yaml"
+    path.write_text(f"recipe: recipe.yaml\nexperiment: table\n{text}")
+    return path
+
+
+def test_a_grid_is_every_combination_and_a_seed_each(folder: Path) -> None:
+    file = write(folder, "grid: {loss.steps: [2, 4], optim.lr: [1e-3]}\nseeds: [0, 7]")
+    _, planned = plan(file, ["training.steps=5"])
+    names = ["steps-steps2-lr1e-3-seed0", "steps-steps2-lr1e-3-seed7"]
+    names += ["steps-steps4-lr1e-3-seed0", "steps-steps4-lr1e-3-seed7"]
+    assert [name for name, _ in planned] == names
+    assert [(r.loss.steps, r.seed, r.optim.lr, r.training.steps) for _, r in planned] == [
+        (steps, seed, 1e-3, 5) for steps in (2, 4) for seed in (0, 7)
+    ]
+    assert {r.experiment for _, r in planned} == {"table"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "give either runs"),
+        ("runs: {a: []}\ngrid: {loss.steps: [2]}", "give either runs"),
+        ("runs: {a: [loss.stepz=2]}", "did you mean loss.steps"),
+        ("runs: {a: []}\nprobes: [{task: phones, train: a, test: b}]", "probes.0.task=phones"),
+        ("runz: {a: []}", "did you mean runs"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_trained(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sweep(write(folder, text))
+    assert not (folder / "runs").exists() or not list((folder / "runs").glob("steps-*"))
+
+
+def test_runs_are_children_of_one_parent_and_are_not_done_again(folder: Path) -> None:
+    file = write(folder, "runs: {near: [loss.steps=1], far: [loss.steps=3]}\nsettings: [seed=3]")
+    said: list[str] = []
+    _, done, failed = sweep(file, say=said.append)
+    assert [run.path.name for run in done] == ["steps-near", "steps-far"]
+    assert said == ["sweep steps: run 1 of 2, steps-near", "sweep steps: run 2 of 2, steps-far"]
+    assert not failed
+    client = connect()
+    parents = {client.get_run(run.run_id).data.tags["mlflow.parentRunId"] for run in done}
+    assert len(parents) == 1
+    parent = client.get_run(parents.pop())
+    assert (parent.info.run_name, parent.info.status, parent.data.tags["kind"]) == ("steps", "FINISHED", "sweep")
+    weights = [run.checkpoint.read_bytes() for run in done]
+    _, again, _ = sweep(file)
+    assert [(run.run_id, run.checkpoint.read_bytes()) for run in again] == [
+        (run.run_id, weight) for run, weight in zip(done, weights, strict=True)
+    ]
+    experiment = client.get_experiment_by_name("table")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 3
+
+
+def test_a_run_that_diverges_is_reported_and_the_others_go_on(folder: Path) -> None:
+    file = write(folder, "runs: {wild: [optim.lr=1e30, optim.warmup=0, training.steps=30], calm: []}")
+    _, done, failed = sweep(file)
+    assert [run.path.name for run in done] == ["steps-calm"]
+    assert [name for name, _ in failed] == ["steps-wild"]
+    assert "not a finite number" in failed[0].reason
