@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli import audio, judge, learn
+from cpc.cli import audio, judge, learn, probes
 from cpc.config import InputError
 
 
@@ -49,10 +49,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-probe = typer.Typer(help="Judge a run's features with a linear probe.", no_args_is_help=True)
 app.callback()(_options)
-for verb in (learn.train, learn.sweep, audio.corpus, audio.embed, judge.compare, judge.figures):
+for verb in (
+    learn.train,
+    learn.sweep,
+    audio.corpus,
+    audio.embed,
+    judge.evaluate,
+    judge.abx,
+    judge.compare,
+    judge.figures,
+):
     app.command()(verb)
-probe.command("phone")(judge.probe_phone)
-probe.command("speaker")(judge.probe_speaker)
-app.add_typer(probe, name="probe")
+app.add_typer(probes.app, name="probe")

@@ -5,60 +5,86 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli.arguments import Baselines, CorpusFolder, Device, Layer, RunFolder, TestSplit, TrainSplit, console
+from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, TestSplit, TrainSplit, console
 
 
-def probe_phone(
+def evaluate(
     run: RunFolder,
     corpus: CorpusFolder,
-    train: TrainSplit = "phone_train",
-    test: TestSplit = "phone_test",
-    layer: Annotated[list[Layer] | None, typer.Option(help="z, c, or both (the default).")] = None,
-    baselines: Baselines = True,
+    suite: Annotated[str, typer.Option(help="paper: Table 1 of van den Oord et al. 2018.")] = "paper",
+    others: Annotated[
+        list[Path] | None, typer.Option("--with", help="A run of the same recipe with another seed; may be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often random init, hidden layer and topline are done.")] = 1,
+    topline_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the supervised topline, at most.")] = None,
+    disjoint: Annotated[bool, typer.Option(help="Also speakers by other chapters than the classifier saw.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Phones, frame by frame: a linear softmax classifier on frozen features."""
-    _probe("phone", run, corpus, train, test, layer, baselines, device)
-
-
-def probe_speaker(
-    run: RunFolder,
-    corpus: CorpusFolder,
-    train: TrainSplit = "speaker_train",
-    test: TestSplit = "speaker_test",
-    layer: Annotated[list[Layer] | None, typer.Option(help="z, c, or both (the default).")] = None,
-    baselines: Baselines = True,
-    device: Device = "auto",
-) -> None:
-    """Speakers, by single frames and by utterance means: two different numbers, each named."""
-    _probe("speaker", run, corpus, train, test, layer, baselines, device)
-
-
-def _probe(
-    task: str,
-    run: Path,
-    corpus: Path,
-    train: str,
-    test: str,
-    layer: list[Layer] | None,
-    baselines: bool,
-    device: str,
-) -> None:
+    """Random init, MFCC, CPC by two classifiers and a supervised topline, on phones and speakers, with intervals."""
+    from cpc.config import InputError
     from cpc.distributed import device as find_device
-    from cpc.evaluation.record import probe_and_record
-    from cpc.evaluation.show import probe_table
+    from cpc.evaluation.suite import COLUMNS, DISJOINT, order_lines, paper_suite, suite_table
+    from cpc.evaluation.topline import Topline
 
-    results = probe_and_record(
-        "phone" if task == "phone" else "speaker",
+    if suite != "paper":
+        raise InputError(f"suite={suite}: must be paper")
+    found = paper_suite(
         run,
         corpus,
-        train,
-        test,
-        layers=[each.value for each in layer or list(Layer)],
-        baselines=baselines,
+        columns=(*COLUMNS, DISJOINT) if disjoint else COLUMNS,
+        others=others or (),
+        seeds=seeds,
+        how=Topline(steps=topline_steps) if topline_steps else None,
         device=str(find_device(device)),
     )
-    console().print(probe_table(results))
+    console().print(suite_table(found))
+    for line in order_lines(found):
+        print(line)
+
+
+def abx(
+    features: Annotated[Path, typer.Argument(metavar="RUN|FOLDER", help="A run, a checkpoint, or a folder of .npy.")],
+    source: Annotated[Path, typer.Argument(metavar="CORPUS|ITEMS", help="A packed corpus, or a .item file.")],
+    speaker: Annotated[str, typer.Option(help="within or across speakers.")] = "within",
+    context: Annotated[str, typer.Option(help="within the same context, or any.")] = "within",
+    unit: Annotated[str | None, typer.Option(help="triphone (the default for within) or phone.")] = None,
+    distance: Annotated[str, typer.Option(help="angular or euclidean.")] = "angular",
+    slicing: Annotated[str, typer.Option(help="centre, or librilight, which drops the last frame.")] = "centre",
+    split: Annotated[str | None, typer.Option(help="A split or a subset of the corpus. Default: all of it.")] = None,
+    items: Annotated[Path | None, typer.Option(help="A .item file in place of the corpus's alignment.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="z, c, z+c; may be repeated. Default: z and c.")] = None,
+    baselines: Baselines = True,
+    hop: Annotated[float | None, typer.Option(help="Seconds from frame to frame, for a folder of .npy.")] = None,
+    first_centre: Annotated[float | None, typer.Option(help="Seconds at the centre of frame 0.")] = None,
+    write_items: Annotated[Path | None, typer.Option(help="Write the items to this .item file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sub-sampling.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Whether an instance of a phone is nearer to another of its kind than to one of another kind; no training."""
+    from cpc.distributed import device as find_device
+    from cpc.evaluation.abx.command import Asked, evaluate
+    from cpc.evaluation.abx.show import abx_table
+
+    asked = Asked(
+        speaker,
+        context,
+        unit,
+        distance,
+        slicing,
+        seed=seed,
+        split=split,
+        items=items,
+        layers=layer or ("z", "c"),
+        baselines=baselines,
+        hop=hop,
+        first_centre=first_centre,
+        keep_items=write_items,
+        out=out,
+        device=str(find_device(device)),
+    )
+    results = evaluate(features, source, asked)
+    console().print(abx_table(results))
     for note in dict.fromkeys(note for result in results for note in result.notes):
         print(f"note: {note}")
 

@@ -13,7 +13,7 @@ from cpc.evaluation.features import FrameTable
 from cpc.seeding import derive, numpy_generator
 
 BATCH = 16  # utterances
-LR = 3e-3
+LR = 3e-2
 LEAST = 30  # steps between two looks at the held-out part: an epoch, but at least so many
 MOST_ROUNDS = 200
 

@@ -15,7 +15,7 @@ class EarlyStopping:
     """
 
     def __init__(
-        self, network: nn.Module, optimiser: torch.optim.Optimizer, patience: int = 2, reductions: int = 3
+        self, network: nn.Module, optimiser: torch.optim.Optimizer, patience: int = 5, reductions: int = 3
     ) -> None:
         self.network, self.optimiser, self.patience, self.reductions = network, optimiser, patience, reductions
         self.best, self.latest, self.over = -math.inf, -math.inf, False

@@ -7,7 +7,7 @@ from cpc.config import InputError
 from cpc.evaluation.classifier import Fitting
 from cpc.evaluation.result import Task
 
-GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 REPLICATES = 2000  # of the bootstrap
 WINDOW = 20480  # samples of a `speaker_last` window: 1.28 s at 16 kHz, as in CPC_audio
 

@@ -45,6 +45,25 @@ def test_batches_equal_one_by_one(chords: Corpus, subject: str, batch_samples: i
             torch.testing.assert_close(table.utterance(i), features(waveform)[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("subject", ["mfcc", "z", "c"])
+def test_the_last_frame_of_each_window_comes_from_the_window_alone(chords: Corpus, subject: str) -> None:
+    features, window = SUBJECTS[subject](), 9000
+    rows = np.array([chords.row("s1-c0-01"), chords.row("s0-c0-silent"), chords.row("s2-c0-02")])
+    table = extract_features(features, chords, rows, last_of=window)
+    # An utterance of n samples has ⌊n/window⌋ windows, one if it is shorter, and none where no frame fits in.
+    assert table.counts.tolist() == [int(chords.samples[rows[0]]) // window, 0, int(chords.samples[rows[2]]) // window]
+    for place in (0, 2):
+        for number, frame in enumerate(table.utterance(place)):
+            pcm = chords.waveform(int(rows[place]), number * window, (number + 1) * window)
+            with torch.inference_mode():
+                alone = features(torch.from_numpy(pcm.astype(np.float32) / 2**15)[None])[0, -1]
+            torch.testing.assert_close(frame, alone, atol=1e-5, rtol=1e-5)
+    longer = extract_features(features, chords, rows, last_of=10**6)
+    whole = extract_features(features, chords, rows)
+    assert longer.counts.tolist() == [1, 0, 1]
+    torch.testing.assert_close(longer.utterance(0)[0], whole.utterance(0)[-1], atol=1e-5, rtol=1e-5)
+
+
 def test_an_utterance_too_short_for_a_frame_has_none(chords: Corpus) -> None:
     rows = np.array([chords.row("s1-c0-01"), chords.row("s0-c0-silent"), chords.row("s2-c0-02")])
     counts = extract_features(MFCC39(), chords, rows).counts

@@ -41,7 +41,8 @@ def test_it_repeats_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_labels_without_information_stop_it_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "ROUND", (10, 10))
     train, held = corners(1000, 0), corners(1000, 1)
-    train.y[:] = np.random.default_rng(2).integers(0, 2, 1000)
+    for part, seed in ((train, 2), (held, 3)):
+        part.y[:] = np.random.default_rng(seed).integers(0, 2, 1000)
     found = fit_mlp(train, held, 2, hidden=8)
     assert found.converged
     assert found.held_accuracy < 0.6

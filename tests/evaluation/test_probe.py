@@ -10,10 +10,13 @@ import torch
 
 from cpc.config import InputError
 from cpc.corpus import Corpus
+from cpc.evaluation import mlp
+from cpc.evaluation import probe as probe_module
 from cpc.evaluation.classifier import Fitting
 from cpc.evaluation.features import FrameTable, extract_features
+from cpc.evaluation.fitted import Trained, train_classifier
 from cpc.evaluation.probe import judge, probe
-from cpc.evaluation.protocol import Protocol
+from cpc.evaluation.protocol import GRID, Protocol
 from cpc.evaluation.result import ProbeResult
 from cpc.evaluation.trial import Trial
 from cpc.nn.frontends import HOP, MFCC39, SAMPLE_RATE, LogMel
@@ -63,6 +66,59 @@ def test_frames_out_of_step_with_their_labels_lose(chords: Corpus) -> None:
     assert accuracy[0] - max(accuracy[-2], accuracy[2]) > 0.1
     # Right, not merely within a frame: early and late cost about the same.
     assert abs(accuracy[-1] - accuracy[1]) < 0.5 * (accuracy[0] - min(accuracy[-1], accuracy[1]))
+
+
+def test_the_test_set_has_no_part_in_any_choice(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def keeping(*given: object) -> Trained:
+        trained.append(train_classifier(*given))  # type: ignore[arg-type]
+        return trained[-1]
+
+    monkeypatch.setattr(probe_module, "train_classifier", keeping)
+    splits = [("phone_train", "phone_test"), ("phone_train", chords.ids[-3:-1])]
+    results = [probe(LogMel(), chords, train, test, "phone") for train, test in splits]
+    assert results[0].utterances != results[1].utterances
+    assert torch.equal(trained[0].classifier.weight, trained[1].classifier.weight)
+    assert trained[0].choice == trained[1].choice
+    assert results[0].l2 in GRID
+    assert "chosen on 7 of 36 training utterances (accuracy there" in results[0].protocol
+
+
+def test_a_hidden_layer_keeps_the_laws(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "ROUND", (20, 20))
+    protocol = Protocol("mlp", hidden=64)
+    right, wrong = (phone(chords, MFCC39(), labels=labels, protocol=protocol) for labels in ("phones", "shuffled"))
+    assert right.accuracy > 0.9
+    assert wrong.accuracy == pytest.approx(wrong.majority, abs=0.06)
+    assert right == phone(chords, MFCC39(), protocol=protocol)
+    assert (right.column, right.l2) == ("phone_mlp", None)
+    assert "one hidden layer of 64 ReLU units" in right.protocol
+    assert right.train_utterances == 36
+    assert right.train_examples < phone(chords, MFCC39(), protocol=Protocol(l2=(1e-3,))).train_examples
+
+
+def test_frames_beside_a_frame_help(chords: Corpus) -> None:
+    fixed = Protocol(l2=(1e-3,))
+    alone, beside = (
+        phone(chords, Shifted(3), protocol=replace(fixed, context=context)) for context in (0, 4)
+    )  # fmt: skip
+    assert beside.accuracy > alone.accuracy + 0.2  # the right frame is among the neighbours
+    assert beside.features == "log-mel ±4"
+    assert "with 4 frames on either side" in beside.protocol
+    with pytest.raises(InputError, match="speaker_utterance does not judge single frames"):
+        probe(LogMel(), chords, "speaker_train", "speaker_test", "speaker_utterance", protocol=Protocol(context=1))
+
+
+def test_speakers_have_three_numbers(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "WINDOW", 8000)
+    result = probe(LogMel(), chords, "speaker_train", "speaker_test", "speaker_last")
+    rows = chords.rows("speaker_test")
+    assert result.test_examples == sum(int(n) // 8000 for n in chords.samples[rows])
+    assert result.accuracy > 0.8
+    assert "the last frame of each window" in result.protocol
+    assert {count.speaker for count in result.utterances} == {"s0", "s1", "s2", "s3"}
+    assert result.speakers_low is not None
 
 
 def test_speakers_are_known_by_their_hum(chords: Corpus) -> None:
@@ -136,5 +192,7 @@ def test_a_result_survives_the_disk(chords: Corpus, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "result.json"
     result.write(path)
     assert ProbeResult.read(path) == result
+    text = path.read_text().splitlines()
+    assert sum(line.startswith("  [") for line in text) == len(result.utterances) == 12  # one line an utterance
     with pytest.raises(InputError, match="accuracy, luck missing or unknown"):
         ProbeResult.from_dict({"luck": 1} | {k: v for k, v in result.to_dict().items() if k != "accuracy"})

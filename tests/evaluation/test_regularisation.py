@@ -56,6 +56,7 @@ def test_some_examples_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     choice, again = (choose(examples(4000, 0), examples(1000, 1)) for _ in range(2))
     assert choice.tried == again.tried
     assert torch.equal(choice.start.weight, again.start.weight)
+    assert choice.for_all == choice.l2 * 1500 / 5000  # the same prior beside more examples
 
 
 def test_a_start_saves_steps_and_leaves_the_minimum() -> None:

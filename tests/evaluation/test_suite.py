@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from cpc.corpus import Corpus
-from cpc.evaluation import baselines, mlp, suite as module
+from cpc.evaluation import baselines, mlp
+from cpc.evaluation import suite as module
 from cpc.evaluation.suite import ROWS, Column, order_lines, paper_suite, suite_table
 from cpc.evaluation.topline import Topline
 from cpc.tracking import connect
