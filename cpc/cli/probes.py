@@ -1,7 +1,7 @@
 """Verbs that probe: phones and speakers, frame by frame or in sequence."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -113,7 +113,7 @@ def _probe(
     classifier, context, budgets, seed = protocol
     if classifier not in ("linear", "mlp"):
         raise InputError(f"classifier={classifier}: must be linear or mlp")
-    kind = "linear" if classifier == "linear" else "mlp"
+    kind: Literal["linear", "mlp"] = "linear" if classifier == "linear" else "mlp"
     results = probe_and_record(
         task,
         run,

@@ -1,5 +1,7 @@
 """Few labels: nested shares of the utterances, drawn by a seed."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def test_a_larger_budget_holds_the_smaller(chords: Corpus) -> None:
     rows = chords.rows("phone_train")
     kept = [labelled("phone", chords, rows, percent, 0) for percent in (0.1, 10.0, 50.0, 100.0)]
     assert [int(mask.sum()) for mask in kept] == [1, 4, 18, 36]  # ⌈percent of 36⌉
-    for small, large in zip(kept, kept[1:], strict=False):
+    for small, large in pairwise(kept):
         assert not (small & ~large).any()
     assert (labelled("phone", chords, rows, 10.0, 0) == kept[1]).all()
     assert (labelled("phone", chords, rows, 10.0, 1) != kept[1]).any()
