@@ -65,14 +65,13 @@ def speaker(
     test: TestSplit = "speaker_test",
     layer: Layers = None,
     classifier: Classifier = "linear",
-    context: Beside = 0,
     budget: Budgets = None,
     seed: Seed = 0,
     baselines: Baselines = True,
     device: Device = "auto",
 ) -> None:
     """Speakers, by single frames and by utterance means: two different numbers, each named."""
-    _probe("speaker", run, corpus, train, test, layer, baselines, device, (classifier, context, budget, seed))
+    _probe("speaker", run, corpus, train, test, layer, baselines, device, (classifier, 0, budget, seed))
 
 
 @app.command("speaker-last")

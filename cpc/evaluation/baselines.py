@@ -126,7 +126,7 @@ def _judge(job: Job, trial: Trial, tables: Sequence[FrameTable]) -> ProbeResult:
             result = judge_folds(asked, task, features, tables[0])
         else:
             result = judge(asked, task, features, tables[0], tables[1])
-        said.append(f"{result.accuracy:.1%}" + (f", L2 {result.l2:g}" if result.l2 else ""))
+        said.append(f"{result.accuracy:.1%}" + (f", L2 {result.l2:.2g}" if result.l2 else ""))
     return result
 
 

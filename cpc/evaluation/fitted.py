@@ -62,13 +62,13 @@ def _held_out(trial: Trial, task: Task, train: Examples) -> tuple[Bool[np.ndarra
 
 def _linear(trial: Trial, train: Examples, inside: Bool[np.ndarray, " example"], words: str, classes: int) -> Trained:
     protocol, start = trial.protocol, None
-    l2, choice = protocol.l2[len(protocol.l2) // 2], "L2 {:g}"
+    l2, choice = protocol.l2[len(protocol.l2) // 2], "L2 {:.2g}"
     if len(protocol.l2) > 1 and inside.any():
         chosen = choose_l2(
             train.take(~inside), train.take(inside), classes, protocol.l2, protocol.fitting, protocol.seed, trial.device
         )  # fmt: skip
         l2, start = chosen.for_all, chosen.start
-        choice = f"L2 {{:g}}, chosen on {words} (accuracy there {chosen.tried[chosen.l2]:.1%})"
+        choice = f"L2 {{:.2g}}, chosen on {words} (accuracy there {chosen.tried[chosen.l2]:.1%})"
     most = min(max(1, _MOST_VALUES // train.dim), protocol.fitting.max_frames or len(train))
     drawn = train.draw(most, numpy_generator(protocol.seed, "frames"))
     if len(drawn) < len(train):

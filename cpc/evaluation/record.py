@@ -117,7 +117,7 @@ def _record(
     client: "MlflowClient", result: ProbeResult, state: dict[str, Any], run: Path, together: Sequence[ProbeResult]
 ) -> None:
     own = result.features.startswith("CPC")
-    target = state["run_id"] if own else _baseline_run(client, state["experiment"], result.features, run.parent)
+    target = state["run_id"] if own else baseline_run(client, state["experiment"], result.features, run.parent)
     name = metric_name(result)
     points = {f"{name}/{k}": (v, round(result.budget) % 100) for k, v in _values(result).items()}
     curve = name.replace("probe/", "budget/", 1)
@@ -144,7 +144,7 @@ def _log(client: "MlflowClient", target: str, points: Mapping[str, tuple[float, 
     client.log_batch(target, metrics=metrics, tags=[RunTag(k, v) for k, v in tags.items()])
 
 
-def _baseline_run(client: "MlflowClient", experiment: str, features: str, root: Path) -> str:
+def baseline_run(client: "MlflowClient", experiment: str, features: str, root: Path) -> str:
     """The run of a baseline in this experiment, made on first use."""
     where = experiment_id(client, experiment, root)
     found = client.search_runs([where], f"tags.kind = '{BASELINE}' and tags.features = '{features}'", max_results=1)

@@ -24,7 +24,7 @@ def probe_table(results: Sequence[ProbeResult]) -> Table:
     for r in sorted(results, key=lambda result: result.column):
         numbers = (_value(r), _interval(r, r.low, r.high), _interval(r, r.speakers_low, r.speakers_high))
         majority = "–" if r.task == "phone_sequence" else f"{100 * r.majority:.1f}"
-        chosen = (majority, str(r.classes), "–" if r.l2 is None else f"{r.l2:g}", f"{r.budget:g}")
+        chosen = (majority, str(r.classes), "–" if r.l2 is None else f"{r.l2:.2g}", f"{r.budget:g}")
         counts = (f"{r.test_examples:,}", str(r.test_utterances))
         table.add_row(task_name(r), r.classifier.replace("_", " "), r.features, *numbers, *chosen, *counts)
     return table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpc.config import InputError
 from cpc.evaluation.abx.result import ABXResult
-from cpc.evaluation.record import _baseline_run, read_state
+from cpc.evaluation.record import baseline_run, read_state
 from cpc.tracking import connect, is_active, log_now
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _own(result: ABXResult) -> bool:
 
 def _record(client: "MlflowClient", result: ABXResult, state: dict[str, Any], run: Path) -> None:
     own = _own(result)
-    target = state["run_id"] if own else _baseline_run(client, state["experiment"], result.features, run.parent)
+    target = state["run_id"] if own else baseline_run(client, state["experiment"], result.features, run.parent)
     name = metric_name(result)
     values = {"error": result.error, "low": result.low, "high": result.high}
     protocol = f"{result.corpus} {result.split}: {result.protocol}"
