@@ -69,6 +69,8 @@ def plan(file: Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, list[P
     Raises:
         InputError: the sweep or any of its recipes is wrong, or it has neither or both of `runs` and `grid`.
     """
+    if not file.is_file():
+        raise InputError(f"sweep={file}: no such file; give a YAML sweep such as recipes/speech/steps.yaml")
     config = load(SweepConfig, file)
     if bool(config.runs) == bool(config.grid):
         raise InputError(f"{file}: give either runs (NAME: [key=value]) or grid (key: [values]), not both or neither")

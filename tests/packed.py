@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import typer
+from typer.testing import CliRunner
 
 from cpc.config import InputError
 from cpc.corpus import Corpus, Source, pack
@@ -29,6 +31,15 @@ def make_corpus(folder: Path, seconds: Mapping[str, float], name: str = "corpus"
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def invoke(app: typer.Typer, *arguments: object) -> str:
+    """What a command of data preparation prints; its InputError is raised, any other failure fails the test."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, InputError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def refusal(function: object, *arguments: object, **options: object) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli import audio, judge, learn, probes
+from cpc.cli import audio, judge, learn, probe
 from cpc.config import InputError
 
 
@@ -55,10 +55,10 @@ for verb in (
     learn.sweep,
     audio.corpus,
     audio.embed,
+    probe.probe,
     judge.evaluate,
     judge.abx,
     judge.compare,
     judge.figures,
 ):
     app.command()(verb)
-app.add_typer(probes.app, name="probe")

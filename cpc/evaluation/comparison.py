@@ -40,6 +40,8 @@ def show(names: list[str], out: Path, wishes: Wishes | None = None, root: Path =
     """
     wishes = wishes or Wishes()
     if len(names) == 1:
+        if (Path(names[0]) / "run.json").is_file():
+            raise InputError(f"compare={names[0]}: is one run; give two runs, or the name of an experiment")
         return experiment(names[0], out, wishes, root)
     if len(names) != 2:
         raise InputError(f"compare={' '.join(names)}: give one experiment, or two runs")

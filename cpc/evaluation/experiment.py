@@ -175,7 +175,7 @@ def recorded(client: "MlflowClient", run_id: str) -> dict[tuple[str, str], Probe
             except (InputError, ValueError):
                 continue  # of another version: the metrics still have its number
             if result.budget == 100:
-                found[f"{result.column}/{result.test_slug}", result.slug.removeprefix("cpc_")] = result
+                found[f"{result.column}/{result.split_slug}", result.slug.removeprefix("cpc_")] = result
     return found
 
 

@@ -110,7 +110,7 @@ def metric_name(result: ProbeResult) -> str:
     With few labels it begins with `budget` instead, and the metric's step is the percentage.
     """
     kind = "probe" if result.budget == 100 else "budget"
-    return f"{kind}/{result.column}/{result.test_slug}/{result.slug.removeprefix('cpc_')}"
+    return f"{kind}/{result.column}/{result.split_slug}/{result.slug.removeprefix('cpc_')}"
 
 
 def _record(

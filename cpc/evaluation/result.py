@@ -86,7 +86,7 @@ class ProbeResult:
         return f"{self.task}_mlp" if self.classifier == "mlp" else self.task
 
     @property
-    def test_slug(self) -> str:
+    def split_slug(self) -> str:
         """The test split in the letters of a metric or a file."""
         return re.sub(r"[^\w.-]+", "_", Path(self.test).stem)
 
@@ -95,7 +95,7 @@ class ProbeResult:
         """A name of its own for each protocol: phone-phone_test-cpc_c-budget10-seed1.json."""
         budget = "" if self.budget == 100 else f"-budget{self.budget:g}"
         seed = f"-seed{self.seed}" if self.seed else ""
-        return f"{self.column}-{self.test_slug}-{self.slug}{budget}{seed}.json"
+        return f"{self.column}-{self.split_slug}-{self.slug}{budget}{seed}.json"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

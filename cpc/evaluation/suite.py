@@ -183,7 +183,7 @@ def metrics(suite: Suite) -> dict[str, float]:
         first = cell.results[0]
         row = cell.row.replace(",", "").replace(" ", "_").lower()
         values = {"mean": cell.spread.mean, "low": first.low, "high": first.high, "deviation": cell.spread.deviation}
-        name = f"{first.task}/{first.test_slug}/{row}"
+        name = f"{first.task}/{first.split_slug}/{row}"
         found |= {f"{name}/{key}": value for key, value in values.items() if value is not None}
     return found
 

@@ -45,10 +45,10 @@ class Topline:
     looks at `looked_at` batches of the held-out part.
     """
 
-    steps: int = 6000
+    steps: int = 8000
     batch: int = 8
     samples: int = 20480
-    lr: float = 4e-4
+    lr: float = 1e-3
     warmup: int = 100
     look: int = 250
     looked_at: int = 32

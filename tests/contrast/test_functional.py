@@ -18,7 +18,7 @@ def vectors(n: int, dim: int = 5, seed: int = 0) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
 
 
-def agree(mine: Tensor, theirs: Tensor, *inputs: Tensor) -> None:
+def assert_agree(mine: Tensor, theirs: Tensor, *inputs: Tensor) -> None:
     """Equal values and equal gradients."""
     torch.testing.assert_close(mine, theirs)
     for a, b in zip(torch.autograd.grad(mine, inputs), torch.autograd.grad(theirs, inputs), strict=True):
@@ -30,26 +30,28 @@ def test_info_nce_with_each_anchors_own_negatives_is_a_cross_entropy() -> None:
     own = n.view(4, 3, 5)
     keys = normalize(torch.cat([p[:, None], own], dim=1), dim=-1)
     logits = torch.einsum("ad,akd->ak", normalize(a, dim=-1), keys) / 0.2
-    agree(cpc.info_nce(a, p, own, temperature=0.2), cross_entropy(logits, torch.zeros(4, dtype=torch.long)), a, p, n)
+    assert_agree(
+        cpc.info_nce(a, p, own, temperature=0.2), cross_entropy(logits, torch.zeros(4, dtype=torch.long)), a, p, n
+    )
 
 
 def test_info_nce_with_shared_negatives() -> None:
     a, p, n = vectors(4), vectors(4, seed=1), vectors(6, seed=2)
     logits = torch.cat([(a * p).sum(-1, keepdim=True), a @ n.T], dim=1) / 0.5
     mine = cpc.info_nce(a, p, n, temperature=0.5, similarity="dot")
-    agree(mine, cross_entropy(logits, torch.zeros(4, dtype=torch.long)), a, p, n)
+    assert_agree(mine, cross_entropy(logits, torch.zeros(4, dtype=torch.long)), a, p, n)
 
 
 def test_info_nce_within_the_batch() -> None:
     a, p = vectors(6), vectors(6, seed=1)
     logits = normalize(a, dim=-1) @ normalize(p, dim=-1).T / 0.1
-    agree(cpc.info_nce(a, p), cross_entropy(logits, torch.arange(6)), a, p)
+    assert_agree(cpc.info_nce(a, p), cross_entropy(logits, torch.arange(6)), a, p)
 
 
 def test_nt_xent_equals_another_librarys() -> None:
     a, b = vectors(5), vectors(5, seed=1)
     theirs = losses.NTXentLoss(temperature=0.3)(torch.cat([a, b]), torch.arange(5).repeat(2))
-    agree(cpc.nt_xent(a, b, temperature=0.3), theirs, a, b)
+    assert_agree(cpc.nt_xent(a, b, temperature=0.3), theirs, a, b)
 
 
 def test_sup_con_equals_another_librarys_and_is_nt_xent_for_labels_in_twos() -> None:
@@ -57,11 +59,11 @@ def test_sup_con_equals_another_librarys_and_is_nt_xent_for_labels_in_twos() -> 
     # theirs sums over e^s of positives and negatives of an anchor as well: Khosla et al. 2020, eq. 2
     mask = labels != 3  # its label is its own alone: left out of both means, but a negative of the others
     theirs = losses.SupConLoss(temperature=0.2)(x, labels)
-    agree(cpc.sup_con(x, labels, temperature=0.2), theirs, x)
+    assert_agree(cpc.sup_con(x, labels, temperature=0.2), theirs, x)
     assert cpc.sup_con(x, labels, reduction="none")[~mask].item() == 0
     a, b = vectors(4), vectors(4, seed=1)
     twice = cpc.sup_con(torch.cat([a, b]), torch.arange(4).repeat(2), temperature=0.5)
-    agree(cpc.nt_xent(a, b), twice, a, b)
+    assert_agree(cpc.nt_xent(a, b), twice, a, b)
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -69,14 +71,14 @@ def test_triplets_of_a_batch_equal_another_librarys(squared: bool) -> None:
     x, labels = vectors(8), torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])
     distance = distances.LpDistance(normalize_embeddings=True, p=2, power=2 if squared else 1)
     theirs = losses.TripletMarginLoss(margin=0.3, distance=distance, reducer=reducers.AvgNonZeroReducer())(x, labels)
-    agree(cpc.triplet(x, labels, margin=0.3, squared=squared), theirs, x)
+    assert_agree(cpc.triplet(x, labels, margin=0.3, squared=squared), theirs, x)
 
 
 def test_explicit_triplets_equal_torchs() -> None:
     a, p, n = vectors(6), vectors(6, seed=1), vectors(6, seed=2)
     mine = cpc.triplet_of(a, p, n[:, None], margin=1.0, unit=False, reduction="none")
     theirs = triplet_margin_loss(a, p, n, margin=1.0, eps=0.0, reduction="none")
-    agree(mine.sum(), theirs.sum(), a, p, n)
+    assert_agree(mine.sum(), theirs.sum(), a, p, n)
 
 
 @pytest.mark.parametrize("mining", ["all", "hard", "semi_hard", "easy"])
@@ -120,7 +122,7 @@ def test_nce_equals_a_binary_cross_entropy() -> None:
     target = torch.zeros_like(scores)
     target[:, 0] = 1
     theirs = torch.nn.functional.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(-1).mean()
-    agree(cpc.nce(a, p, n, log_kq=-0.7), theirs, a, p, n)
+    assert_agree(cpc.nce(a, p, n, log_kq=-0.7), theirs, a, p, n)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -142,11 +144,11 @@ def test_half_precision_gives_float32_losses_without_overflow(dtype: torch.dtype
 def test_a_batch_without_positives_has_no_loss_and_no_nan() -> None:
     x, labels = vectors(4), torch.arange(4)
     for loss in (cpc.sup_con(x, labels), cpc.triplet(x, labels)):
-        assert float(loss) == 0
+        assert loss.item() == 0
         assert torch.isfinite(torch.autograd.grad(loss, x)[0]).all()
     same = torch.zeros(4, dtype=torch.long)
-    assert float(cpc.triplet(x, same)) == 0
-    assert math.isfinite(float(cpc.sup_con(x, same)))
+    assert cpc.triplet(x, same).item() == 0
+    assert math.isfinite(cpc.sup_con(x, same).item())
 
 
 @pytest.fixture

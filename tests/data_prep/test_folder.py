@@ -2,32 +2,26 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner, Result
 
 from cpc.config import InputError
 from cpc.corpus import Corpus
 from data_prep import folder as command
 from data_prep.console import run
+from tests.packed import invoke
 
 SECOND = 16000
+call = partial(invoke, command.app)
 
 
 def write(path: Path, samples: int = SECOND, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.random.default_rng(seed).integers(-9000, 9000, samples).astype(np.int16), SECOND)
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture
@@ -82,7 +76,7 @@ def test_a_table_overrules_the_paths(tmp_path: Path, path: str) -> None:
     rows = ["id\tspeaker\tgender\ttext\tpath", f'{id}\tbob\tM\tsay "hi\t{path}', "ghost\tbob\tM\t\t"]
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta/table.tsv").write_text("\n".join(rows))
-    output = call(tmp_path / "audio", tmp_path / "out", "--table", tmp_path / "meta/table.tsv").output
+    output = call(tmp_path / "audio", tmp_path / "out", "--table", tmp_path / "meta/table.tsv")
     corpus = Corpus.open(tmp_path / "out")
     row = corpus.row(id)
     assert (corpus.speakers[row], corpus.sexes[row], corpus.texts[row]) == ("bob", "M", 'say "hi')
@@ -102,7 +96,7 @@ def test_splits_beside_the_audio_are_taken_and_said(libri: Path, tmp_path: Path)
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits/train.txt").write_text("22-7-0000\n14-200-0000\nghost")
     (tmp_path / "splits/none_of_ours.txt").write_text("ghost")
-    output = call(libri, tmp_path / "out").output
+    output = call(libri, tmp_path / "out")
     corpus = Corpus.open(tmp_path / "out")
     assert "train: 2 ids, 1 unknown ids left out" in output
     assert "none_of_ours: 0 ids, 1 unknown ids left out; not taken" in output
@@ -118,7 +112,7 @@ def test_labels_beside_the_audio_are_taken_checked_and_said(libri: Path, tmp_pat
     lines = [f"14-200-0000 {labels(98)}", f"14-200-0001 {labels(94)}", f"22-7-0000 {labels(95)}", "ghost 0 1"]
     (tmp_path / command.LABELS).write_text("\n".join(lines))
     (tmp_path / "phones.txt").write_text("SIL 0\nAA 1\nB 2\n")
-    output = call(libri, tmp_path / "out").output
+    output = call(libri, tmp_path / "out")
     alignment = Corpus.open(tmp_path / "out").labels()
     assert "2 of 3 utterances labelled, 1 unknown ids left out, 3 classes" in output
     assert "refused the labels of 1 utterances" in output
@@ -160,14 +154,14 @@ def test_running_again_changes_nothing_and_mends_a_kill_after_packing(libri: Pat
     whole = content()
     (tmp_path / "out/labels/phones.json").unlink()
     (tmp_path / "out/splits/train.txt").unlink()
-    assert "already holds this corpus" in call(libri, tmp_path / "out").output
+    assert "already holds this corpus" in call(libri, tmp_path / "out")
     assert content() == whole
 
 
 def test_skipped_files_are_counted_and_none_left_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "audio/good.wav")
     (tmp_path / "audio/bad.wav").write_bytes(b"bad")
-    assert "skipped 1 files" in call(tmp_path / "audio", tmp_path / "out").output
+    assert "skipped 1 files" in call(tmp_path / "audio", tmp_path / "out")
     with pytest.raises(InputError, match=r"none of the 1 files.*skipped\.tsv"):
         call(tmp_path / "audio/bad.wav", tmp_path / "other")
 
@@ -204,7 +198,7 @@ def test_long_recordings_are_cut_said_and_recognised(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "audio/ann/long.flac", talk(130), SECOND)
     (tmp_path / "audio/ann/ann.trans.txt").write_text("short HELLO\nlong A VERY LONG STORY\n")
     line = (tmp_path / "audio", "--out", tmp_path / "out")
-    output = call(*line).output
+    output = call(*line)
     assert "1 files give 3 utterances of up to 60 s" in output
     assert "1 transcripts belong to files that were cut and are left out" in output
     corpus = Corpus.open(tmp_path / "out")
@@ -214,7 +208,7 @@ def test_long_recordings_are_cut_said_and_recognised(tmp_path: Path) -> None:
     assert corpus.chapters == ["ann-long"] * 3 + [""]
     assert corpus.samples.sum() == 135 * SECOND
     assert max(corpus.samples) <= 60 * SECOND
-    again = call(*line).output
+    again = call(*line)
     assert "already holds this corpus" in again
     assert "1 files give 3 utterances" in again
 
@@ -246,7 +240,7 @@ def test_trim_leaves_out_long_silences(tmp_path: Path) -> None:
     (tmp_path / "audio").mkdir()
     soundfile.write(tmp_path / "audio/a.wav", np.concatenate([np.zeros(10 * SECOND), talk(2) / 32768]), SECOND)
     soundfile.write(tmp_path / "audio/empty.wav", np.zeros(3 * SECOND), SECOND)
-    output = call(tmp_path / "audio", "--out", tmp_path / "out", "--trim", 1).output
+    output = call(tmp_path / "audio", "--out", tmp_path / "out", "--trim", 1)
     assert "1 files hold nothing but silence and are left out" in output
     corpus = Corpus.open(tmp_path / "out")
     assert corpus.ids == ["a"]
@@ -307,7 +301,7 @@ def test_shards_together_hold_what_one_corpus_holds(tmp_path: Path) -> None:
     call(tmp_path / "audio", "--out", tmp_path / "whole")
     ids: list[str] = []
     for part in (1, 2, 3):
-        output = call(tmp_path / "audio", "--out", tmp_path / f"part{part}", "--shard", f"{part}/3").output
+        output = call(tmp_path / "audio", "--out", tmp_path / f"part{part}", "--shard", f"{part}/3")
         assert f"shard {part}/3: 2 of 6 files" in output
         ids += Corpus.open(tmp_path / f"part{part}").ids
     assert sorted(ids) == Corpus.open(tmp_path / "whole").ids
@@ -334,7 +328,7 @@ def test_one_folder_of_everything_that_goes_wrong_loses_nothing_else(tmp_path: P
     soundfile.write(audio / "nan.wav", np.array([0, np.nan], np.float32), SECOND, subtype="FLOAT")
     (audio / "loop").symlink_to(audio)
     (audio / "self.wav").symlink_to("self.wav")
-    output = call(audio, "--out", tmp_path / "out").output
+    output = call(audio, "--out", tmp_path / "out")
     corpus = Corpus.open(tmp_path / "out")
     assert corpus.ids == sorted(id for id, *_ in good.values())
     assert corpus.samples.tolist() == [2 * SECOND] * len(good)

@@ -4,11 +4,11 @@ import gzip
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from cpc.config import InputError
 from cpc.corpus import Corpus, pack
@@ -16,19 +16,12 @@ from data_prep import labels as command
 from data_prep.arpabet import PHONES
 from data_prep.console import run
 from data_prep.metadata import describe
-from tests.packed import content, lines, make_corpus, refusal
+from tests.packed import content, invoke, lines, make_corpus, refusal
 
 IDS = ("14-200-0000", "14-200-0001", "22-7-0000")
 COUNT = 98  # labels of one second in the paper's file: 1 + (16000 − 400) // 160
 SHORT_GRID = 'ooTextFile short\n"TextGrid"\n\n0\n1\n<exists>\n1\n"IntervalTier"\n"phones"\n0\n1\n1\n0\n1\n"{}"\n'
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+call = partial(invoke, command.app)
 
 
 @pytest.fixture

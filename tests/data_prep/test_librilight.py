@@ -1,6 +1,7 @@
 """Libri-Light: voice activity becomes utterances, to the sample; only what has no usable .json is left out."""
 
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,16 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
 
 from cpc.config import InputError
 from cpc.corpus import Corpus
 from data_prep import librilight
 from data_prep.cutting import Rules
 from data_prep.librilight import join
+from tests.packed import invoke
 
 RATE = 16000
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(librilight.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result
+call = partial(invoke, librilight.app)
 
 
 def write(
@@ -55,7 +49,7 @@ def test_voice_activity_becomes_utterances_to_the_sample(lights: Path, tmp_path:
     activity = [[0.4, 3.2], [3.6, 6.08], [6.4, 9.0], [9.2, 9.84], [12.0, 13.0], [13.5, 19.84]]
     samples = write(lights / "small/960/holland_01", "holland_01_64kb", activity)
     other = write(lights / "small/22/poems", "poems_01", [[0.0, 5.0]], seed=1, speaker="0022")
-    output = call("small", "--from", lights, "--out", tmp_path / "data", "--longest", 10, "--trim", 1).output
+    output = call("small", "--from", lights, "--out", tmp_path / "data", "--longest", 10, "--trim", 1)
     assert "small: 2 files, 3 utterances" in output
     assert "left out 0 files" in output
     corpus = Corpus.open(tmp_path / "data/librilight-small")
@@ -71,7 +65,7 @@ def test_voice_activity_becomes_utterances_to_the_sample(lights: Path, tmp_path:
     assert np.array_equal(corpus.waveform(0), other[: 5 * RATE])
     assert np.array_equal(corpus.waveform(1), samples[round(0.4 * RATE) : round(9.84 * RATE)])
     assert np.array_equal(corpus.waveform(2), samples[12 * RATE : round(19.84 * RATE)])
-    again = call("small", "--from", lights, "--out", tmp_path / "data", "--longest", 10, "--trim", 1).output
+    again = call("small", "--from", lights, "--out", tmp_path / "data", "--longest", 10, "--trim", 1)
     assert "already holds this corpus" in again
 
 
@@ -92,7 +86,7 @@ def test_files_without_usable_json_are_listed_and_nothing_else_is_lost(lights: P
     write(book, "rounded", [[1.0, 5.06]], 5)  # the last frame of 80 ms ends after the audio
     write(book, "broken", [[1.0, 4.0]], 5)
     (book / "broken.flac").write_bytes(b"")
-    output = call("medium", "--from", lights, "--out", tmp_path / "data").output
+    output = call("medium", "--from", lights, "--out", tmp_path / "data")
     out = tmp_path / "data/librilight-medium"
     corpus = Corpus.open(out)
     assert corpus.ids == ["14-book-good-00000100-00000400", "14-book-rounded-00000100-00000500"]

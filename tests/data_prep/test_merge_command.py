@@ -2,28 +2,23 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Corpus, Source, pack, write_alignment, write_split
 from data_prep import folder
 from data_prep import merge as command
 from data_prep.console import run
+from tests.packed import invoke
 
 SECOND = 16000
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result
+call = partial(invoke, command.app)
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def parts(tmp_path: Path) -> list[Path]:
 def test_it_says_what_it_did_and_that_nothing_is_left_to_do(tmp_path: Path, parts: list[Path]) -> None:
     out = tmp_path / "out"
     (parts[0] / "notes").touch()
-    said = call(*parts, "--out", out).output.splitlines()
+    said = call(*parts, "--out", out).splitlines()
     assert said[0].startswith(f"merged 2 corpora: 5 utterances, 0.00 h into {out} in ")
     assert said[1:] == [
         "shards: 2, 2 linked to the parts, 0 copied",
@@ -62,7 +57,7 @@ def test_it_says_what_it_did_and_that_nothing_is_left_to_do(tmp_path: Path, part
     assert corpus.ids == ["a", "b", "c", "d", "e"]
     assert corpus.speakers == ["one", "two", "one", "two", "two"]
     assert corpus.rows("train").tolist() == [0, 1, 2, 3]
-    again = call(*parts[::-1], "--out", out).output
+    again = call(*parts[::-1], "--out", out)
     assert again == f"{out} already holds these 2 corpora: 5 utterances, 0.00 h: nothing to merge\n"
 
 
@@ -99,7 +94,7 @@ def test_shards_of_a_folder_merged_are_the_folder(tmp_path: Path) -> None:
 
 
 def test_copies_on_request(tmp_path: Path, parts: list[Path]) -> None:
-    assert "shards: 2, 0 linked to the parts, 2 copied" in call(*parts, "--out", tmp_path / "out", "--copy").output
+    assert "shards: 2, 0 linked to the parts, 2 copied" in call(*parts, "--out", tmp_path / "out", "--copy")
 
 
 def test_a_clash_loses_nothing(tmp_path: Path, parts: list[Path]) -> None:

@@ -1,29 +1,22 @@
 """The command for splits: drawn, taken in, compared; nothing is replaced unasked."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Corpus, overlap, read_ids, write_alignment, write_split
 from cpc.evaluation.leakage import check
 from data_prep import splits as command
 from data_prep.splits import take_splits
-from tests.packed import content, lines, make_corpus, refusal
+from tests.packed import content, invoke, lines, make_corpus, refusal
 
 # Speakers a and b with two chapters of four utterances each, c with one chapter, d with one utterance.
 IDS = [f"{speaker}-{chapter}-{n}" for speaker in "ab" for chapter in (1, 2) for n in range(4)]
 IDS += ["c-1-0", "c-1-1", "c-1-2", "d-1-0"]
-
-
-def call(*arguments: object) -> str:
-    result = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, InputError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+call = partial(invoke, command.app)
 
 
 @pytest.fixture

@@ -251,6 +251,12 @@ def test_the_verb_compares_an_experiment_or_two_runs(root: Path, tmp_path: Path)
     assert (tmp_path / "compare-one-two.png").stat().st_size > 10_000
 
 
+def test_the_folder_of_one_run_is_not_taken_for_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is one run; give two runs, or the name of an experiment"):
+        show([str(tmp_path)], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("names", "wishes", "message"),
     [
