@@ -28,7 +28,7 @@ import typer
 from benchmarks import large
 from benchmarks.measures import child as measure
 from benchmarks.measures import markdown, memory, timed
-from benchmarks.packing import HOURS, memories, pack_in_child, packing, synthesise
+from benchmarks.packing import FILES, memories, packing, synthesise
 from cpc.audio import find_audio
 from cpc.config import InputError
 from cpc.corpus import Corpus
@@ -121,7 +121,7 @@ def mergings(scratch: Path, most: int) -> None:
     print("\n" + markdown(["utterances", "CPU s", "wall s", "libraries, MiB", "merging, MiB"], rows))
 
 
-CHILDREN = {"memory": pack_in_child, "opening": open_in_child, "merging": merge_in_child}
+CHILDREN = {"opening": open_in_child, "merging": merge_in_child}
 
 
 def main(
@@ -132,7 +132,8 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of packing and decoding in turns.")] = 5,
     hours: Annotated[float, typer.Option(help="Hours of synthetic FLAC to pack.")] = 2,
     most: Annotated[int, typer.Option(help="The most utterances to open and to merge.")] = SIZES[-1],
-    most_hours: Annotated[int, typer.Option(help="The most hours whose memory is measured.")] = HOURS[-1],
+    most_files: Annotated[int, typer.Option(help="The most files to pack for its memory.")] = FILES[-1],
+    seconds: Annotated[float, typer.Option(help="Length of each file that is packed for its memory.")] = 0.5,
     scratch: Annotated[Path | None, typer.Option(help="Where to make the temporary folder.")] = None,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
@@ -142,8 +143,8 @@ def main(
         section, size, place = child.split(":", 2)
         print(json.dumps(CHILDREN[section](int(size), Path(place))))
         return
-    if only and only not in ("packing", *CHILDREN):
-        raise InputError(f"only={only}: must be packing, {', '.join(CHILDREN)}")
+    if only and only not in (sections := ("packing", "memory", *CHILDREN)):
+        raise InputError(f"only={only}: must be one of {', '.join(sections)}")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pyarrow", "soundfile"))
     libraries += f" (libsndfile {soundfile.__libsndfile_version__})"
     print(f"{device_name(torch.device('cpu'))}; Python {platform.python_version()}, {libraries}")
@@ -156,7 +157,7 @@ def main(
             if corpus_audio:
                 packing(find_audio(corpus_audio), folder, rounds, corpus_audio.name)
         if only in ("", "memory"):
-            memories(folder, most_hours)
+            memories(folder, most_files, seconds)
         if only in ("", "opening"):
             openings(folder, most)
         if only in ("", "merging"):

@@ -1,24 +1,28 @@
 """Packing: its speed beside decoding alone, where its time goes, and its memory by hours. See `benchmarks.corpus`."""
 
 import hashlib
+import json
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from benchmarks.measures import child, markdown, memory, timed
-from cpc.audio import decode, probe, to_int16, write_flac
+from benchmarks.measures import markdown, memory, timed
+from cpc.audio import decode, probe, to_int16, walk_audio, write_flac
 from cpc.corpus import Source, pack
+from data_prep.metadata import describe
 
 RATE = 16000
 SECONDS = 12  # of an utterance, as in LibriSpeech
-HOURS = (1, 10, 100, 1000)
+FILES = (300, 3_000, 30_000, 300_000)  # 1, 10, 100 and 1000 hours of such utterances
+A_SHARD = 174  # utterances of 12 s at 16 kHz fill a shard
 
 
 def synthesise(folder: Path, hours: float) -> list[Path]:
@@ -101,17 +105,25 @@ def stages(files: list[Path], target: Path) -> dict[str, float]:
     return taken
 
 
-def repeated(folder: Path, hours: int) -> Iterator[Source]:
-    """Utterances of noise at 8 kHz: a thousand names for each of as many files as that takes (WAV decodes fastest)."""
-    noise = np.random.default_rng(0).integers(-3000, 3000, SECONDS * 8000).astype(np.int16)
-    for number in range(hours * 3600 // SECONDS):
-        path = folder / f"{number // 1000:03d}" / f"{number:07d}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if number % 1000:
-            os.link(path.with_name(f"{number - number % 1000:07d}.wav"), path)
+def repeat(folder: Path, files: int, seconds: float) -> None:
+    """Noise at 8 kHz under the names of that many utterances, 250 a chapter, with 25 words of text for each.
+
+    Only one in a thousand is a file of its own, the others are hard links to it. (WAV decodes fastest.)
+    """
+    noise = np.random.default_rng(0).integers(-3000, 3000, round(seconds * 8000)).astype(np.int16)
+    for number in range(files):
+        chapter = folder / f"{number // 5000:03d}" / f"{number // 250:04d}"
+        path = chapter / f"{chapter.parent.name}-{chapter.name}-{number:07d}.wav"
+        if number % 250 == 0:
+            chapter.mkdir(parents=True)
+            numbers = range(number, min(number + 250, files))
+            lines = (f"{path.stem[:-7]}{each:07d} {'WORD ' * 25}\n" for each in numbers)
+            (chapter / f"{chapter.name}.trans.txt").write_text("".join(lines))
+        if number % 1000 == 0:
+            original = path
+            soundfile.write(original, noise, 8000)
         else:
-            soundfile.write(path, noise, 8000)
-        yield Source(path.stem, path, path.parent.name, text=f"{number} " * 25)
+            os.link(original, path)
 
 
 def empty(out: Path, over: threading.Event) -> None:
@@ -124,29 +136,45 @@ def empty(out: Path, over: threading.Event) -> None:
                 done.add(part.stem)
 
 
-def pack_in_child(hours: int, scratch: Path) -> dict[str, float]:
-    """Peak memory of this process while it packs `hours`, and what it held before."""
-    import pyarrow.parquet  # noqa: F401 (a library that packing loads)
-
-    loaded = memory("VmRSS")
-    sources = list(repeated(scratch / "audio", hours))
-    held, over = memory("VmRSS"), threading.Event()
-    thread = threading.Thread(target=empty, args=(scratch / "out", over))
+def pack_alone(audio: Path, out: Path, seconds: float) -> dict[str, float]:
+    """Find, describe and pack `audio` in a process that does nothing else; its memory by its own account."""
+    over = threading.Event()
+    thread = threading.Thread(target=empty, args=(out, over))
     thread.start()
-    cpu, wall = timed(lambda: pack(sources, scratch / "out", workers=1, sample_rate=8000, progress=False))
+    command = [sys.executable, "-m", "benchmarks.packing", str(audio), str(out), str(round(seconds * 8000) * A_SHARD)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
     over.set()
     thread.join()
-    found = {"files": len(sources), "loaded": loaded, "sources": held - loaded, "peak": memory("VmHWM")}
-    return found | {"cpu": cpu, "wall": wall}
+    if status:
+        raise RuntimeError(f"status={status}: packing {audio} failed; its message is above")
+    found: dict[str, float] = json.loads(printed)
+    return found | {"cpu": usage.ru_utime + usage.ru_stime}
 
 
-def memories(scratch: Path, most: int) -> None:
-    """Peak memory of packing by hours."""
-    found = {hours: child("memory", hours, scratch) for hours in HOURS if hours <= most}
+def memories(scratch: Path, most: int, seconds: float) -> None:
+    """Peak memory of packing by the number of files. Audio of `seconds` stands for an utterance of 12 s."""
+    found: dict[int, dict[str, float]] = {}
+    for files in (files for files in FILES if files <= most):
+        repeat(scratch / "audio", files, seconds)
+        found[files] = pack_alone(scratch / "audio", scratch / "out", seconds)
+        for name in ("audio", "out"):
+            shutil.rmtree(scratch / name)
     rows = []
-    for hours, f in found.items():
-        own = f["peak"] - f["loaded"] - f["sources"]
-        parts = [f"{f['loaded']:.0f}", f"{f['sources']:.0f}", f"{own:.0f}", f"{f['peak']:.0f}"]
-        rows.append([f"{hours:,}", f"{f['files']:,}", *parts, f"{f['peak'] / found[1]['peak']:.2f}", f"{f['cpu']:.0f}"])
-    parts = ["libraries, MiB", "list of sources, MiB", "packing, MiB", "peak, MiB"]
-    print("\n" + markdown(["hours", "utterances", *parts, "ratio", "CPU s"], rows))
+    for files, f in found.items():
+        parts = [f"{f['loaded']:.0f}", f"{f['peak'] - f['loaded']:.0f}", f"{f['peak']:.0f}"]
+        rows.append([f"{files:,}", *parts, f"{f['peak'] / found[FILES[0]]['peak']:.2f}", f"{f['cpu']:.0f}"])
+    print(f"\nFiles of {seconds:g} s, {A_SHARD} a shard, one worker.\n")
+    print(markdown(["files", "libraries, MiB", "packing, MiB", "peak, MiB", "ratio", "CPU s"], rows))
+
+
+if __name__ == "__main__":
+    import pandas  # noqa: F401 (pyarrow loads it)
+    import pyarrow.parquet  # noqa: F401
+
+    loaded = memory("VmRSS")
+    audio, out = map(Path, sys.argv[1:3])
+    sources = describe(walk_audio(audio), audio)
+    pack(sources, out, workers=1, sample_rate=8000, shard_samples=int(sys.argv[3]), progress=False)
+    print(json.dumps({"loaded": loaded, "peak": memory("VmHWM")}))  # what the system says afterwards counts the parent

@@ -14,12 +14,13 @@ from jaxtyping import Float32, Int16
 from numpy import ndarray
 
 from cpc.config import InputError
+from cpc.damage import ends_within_page, no_file, stated_frames, why_not_opened
 
 SAMPLE_RATE = 16000
 SUFFIXES = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64")
 ) | {".snd", ".sph", ".w64", ".wav"}
-_STEP = 1 << 15  # samples that `to_int16` converts at a time
+_PIECE = 1 << 15  # samples that `to_int16` converts at a time
 _BLOCK = 1 << 20  # frames a read: a wrong length in a header can then never ask for absurd memory
 _STEP = 256  # frames a read where a block failed, to keep what lies before the damage
 _UNKNOWN = 1 << 62  # libsndfile's length of a FLAC whose header leaves it open, as one that was written to a pipe
@@ -46,33 +47,40 @@ class Undecodable(InputError):
 
 
 def find_audio(root: str | Path) -> list[Path]:
+    """What `walk_audio` finds, in a list."""
+    return list(walk_audio(root))
+
+
+def walk_audio(root: str | Path) -> Iterator[Path]:
     """Every audio file below `root` (known suffixes in any case, hidden names left out), sorted by path.
 
-    Linked folders are followed, each real folder once. `root` may also be one file, whatever its suffix.
-    Raises InputError if `root` does not exist or holds no audio.
+    Linked folders are followed, each real folder once. `root` may also be one file, whatever its suffix. What is
+    in memory are the names in one folder and in those above it, and the paths of all folders. Raises InputError if
+    `root` does not exist or holds no audio, and for a folder that cannot be read.
     """
     root = Path(root)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
+    if not root.is_dir() and not root.is_file():
         raise InputError(f"audio={root}: no such file or folder; give a folder of audio or one audio file")
-    found = sorted(_walk(root), key=lambda path: path.as_posix())
+    found = False
+    for path in [root] if root.is_file() else _walk(root, set()):
+        found = True
+        yield path
     if not found:
         raise InputError(f"audio={root}: holds no audio; files must end in one of {', '.join(sorted(SUFFIXES))}")
-    return found
 
 
-def _walk(root: Path) -> list[Path]:
-    found, seen = [], set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_unreadable):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above would never end
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [Path(folder, name) for name in names if _is_audio(name)]
-    return found
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in seen:  # a link back to a folder above would never end
+        return
+    seen.add(real)
+    _, folders, files = next(os.walk(folder, onerror=_unreadable))
+    names = [*(f"{name}/" for name in folders), *filter(_is_audio, files)]
+    for name in sorted(names):  # a folder's with its slash, so that whole paths come in order
+        if name.endswith("/") and not name.startswith("."):
+            yield from _walk(folder / name, seen)
+        elif not name.startswith("."):
+            yield folder / name
 
 
 def _unreadable(error: OSError) -> None:
@@ -82,7 +90,7 @@ def _unreadable(error: OSError) -> None:
 
 
 def _is_audio(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 def probe(path: str | Path) -> AudioInfo:
@@ -98,8 +106,8 @@ def decode(
 
     Full scale is [-1, 1). Channels are averaged; another rate is resampled (soxr, high quality). What was int16
     in the file at `sample_rate` comes back exactly: sample / 32768. Raises Undecodable for what cannot be decoded,
-    is empty, holds NaN or infinity, or has fewer samples than its header or `stop` says. MP3's header may be a
-    guess: what such a file holds is taken as it is.
+    is empty, holds NaN or infinity, has fewer samples than its header or `stop` says, or ends within an Ogg page.
+    MP3's header may be a guess: what such a file holds is taken as it is (see also `stated_frames`).
     """
     with closing(Reader(path)) as reader:
         return reader.decode(sample_rate, start, stop)
@@ -108,8 +116,8 @@ def decode(
 class Reader:
     """An audio file that is read forwards, as mono float32 at its own rate, one block in memory at a time.
 
-    Segments asked for in their order cost one pass over the file. `samples` is None where the header leaves the
-    length open. Raises Undecodable if there is no file or no audio in it.
+    Segments asked for in their order cost one pass over the file. `samples` is None where the length cannot be
+    told. Raises Undecodable if there is no file or no audio in it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -117,7 +125,8 @@ class Reader:
         self.damaged = False  # reading failed at `position`
         self._file = _open(self.path)
         self.sample_rate, self.channels = int(self._file.samplerate), int(self._file.channels)
-        self.samples = int(self._file.frames) if self._file.frames < _UNKNOWN else None
+        self._torn = self._file.format == "OGG" and ends_within_page(self.path)
+        self.samples = None if self._torn or self._file.frames >= _UNKNOWN else stated_frames(self._file)
         self.guesses = self._file.format == "MP3"  # whether `samples` may be off
         self.position = 0
 
@@ -180,6 +189,7 @@ class Reader:
         except (RuntimeError, OSError):
             return self._read_to_damage(frames)
         self.position += len(block)
+        self.damaged = self._torn and len(block) < frames
         return block
 
     def _read_to_damage(self, frames: int) -> Float32[ndarray, "frame channel"]:
@@ -196,12 +206,12 @@ class Reader:
 
 
 def _open(path: Path) -> Any:
-    if reason := _no_file(path):
+    if reason := no_file(path):
         raise Undecodable(path, reason)
     try:
         return _sound_file()(str(path))
     except (RuntimeError, OSError, TypeError) as error:
-        raise Undecodable(path, _reason(path, error)) from error
+        raise Undecodable(path, why_not_opened(path, error)) from error
 
 
 @cache
@@ -234,36 +244,13 @@ def write_flac(path: str | Path, samples: Int16[ndarray, " sample"], sample_rate
     soundfile.write(str(path), samples, sample_rate, format="FLAC", subtype="PCM_16", compression_level=0)
 
 
-def _no_file(path: Path) -> str:
-    """Why `path` is no file that can be opened; "" if it is one."""
-    try:
-        if path.is_file():
-            return ""
-        if path.exists():
-            return "not a file"
-    except OSError as error:
-        return f"cannot be read: {str(error.strerror).lower()}"
-    return "a link that leads to no file" if path.is_symlink() else "no such file"
-
-
-def _reason(path: Path, error: Exception) -> str:
-    try:
-        path.open("rb").close()
-    except OSError as refused:
-        return f"cannot be read: {str(refused.strerror).lower()}"
-    if path.stat().st_size == 0:
-        return "empty: 0 bytes"
-    detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
-    return f"cannot be decoded: {' '.join(detail.split())}"
-
-
 def to_int16(samples: Float32[ndarray, " sample"]) -> Int16[ndarray, " sample"]:
     """Full scale [-1, 1) to int16: rounded to the nearest step of 1/32768, clipped at the ends."""
     out = np.empty(len(samples), np.int16)
-    scaled = np.empty(min(_STEP, len(samples)), np.float32)  # small enough to stay in the cache
-    for start in range(0, len(samples), _STEP):
+    scaled = np.empty(min(_PIECE, len(samples)), np.float32)  # small enough to stay in the cache
+    for start in range(0, len(samples), _PIECE):
         part = scaled[: len(samples) - start]
-        np.multiply(samples[start : start + _STEP], np.float32(32768), out=part)
+        np.multiply(samples[start : start + _PIECE], np.float32(32768), out=part)
         np.clip(np.rint(part, out=part), -32768, 32767, out=part)
-        out[start : start + _STEP] = part
+        out[start : start + _PIECE] = part
     return out

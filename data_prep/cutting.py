@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,11 +14,14 @@ from typing import IO, Any, NamedTuple
 from cpc.audio import SAMPLE_RATE, Reader, Undecodable
 from cpc.config import InputError
 from cpc.corpus import Source
+from cpc.corpus.listing import Listing, listed
 from cpc.corpus.pack import claimed
-from cpc.corpus.plan import check, taken, work_folder
+from cpc.corpus.plan import taken, work_folder
 from cpc.corpus.progress import Progress, show_progress
 from cpc.corpus.shards import relative
-from cpc.files import write_text
+from cpc.corpus.spool import Spool
+from cpc.corpus.stream import stream
+from cpc.files import atomic
 from data_prep.pauses import HOP, SHORTEST, Spans, cut, frame_levels
 
 CUTS = "cuts.jsonl"  # kept in the corpus: it says where each utterance lies in which recording
@@ -51,15 +53,15 @@ class Cuts(NamedTuple):
 
 
 def cut_files(
-    sources: Sequence[Source],
+    sources: Iterable[Source],
     root: Path,
     out: Path,
     rules: Rules,
     *,
     workers: int | None = None,
     progress: bool = True,
-) -> list[Source]:
-    """The same sources, but those that last longer than `rules.longest` as segments at pauses.
+) -> Iterator[Source]:
+    """The same sources by their ids, but those that last longer than `rules.longest` as segments at pauses.
 
     Only files that may have to be cut are read (with `rules.trim` all), one block in memory for each worker. What
     was found is kept in `out`, file by file, for a run after a kill and as a record: OUT/cuts.jsonl, which is there
@@ -68,21 +70,33 @@ def cut_files(
     utterance keeps its id and text, and one that gives none falls away. Raises InputError for ids that clash and for
     an `out` that holds something else.
     """
-    ordered = sorted(sources, key=lambda source: source.id)
-    check(ordered)
-    places = [(relative(source.path, root), _size(source.path)) for source in ordered]
+    ordered = listed(sources)
     known = _read(out, rules)
-    with ThreadPoolExecutor(workers) as pool:
-        fresh = [source for source, place in zip(ordered, places, strict=True) if place not in known]
-        found = pool.map(lambda source: _may_be_long(source, rules), fresh)
-        unread = [source for source, long in zip(fresh, found, strict=True) if long]
-    if unread or (known and not (out / CUTS).exists()):
-        known |= _examine(unread, known, root, out, rules, workers, progress)
-    return [
-        part
-        for source, place in zip(ordered, places, strict=True)
-        for part in (_segments(source, known[place]) if place in known else [source])
-    ]
+
+    def must_be_read(source: Source) -> Source | None:
+        return source if _key(source.path, root) not in known and _may_be_long(source, rules) else None
+
+    unread = listed(source for source in stream(must_be_read, ordered, workers) if source)
+    if unread or (len(known) and not (out / CUTS).exists()):
+        _examine(unread, known, root, out, rules, workers, progress)
+    return _after(ordered, known, root)
+
+
+def _after(ordered: Listing, known: Spool, root: Path) -> Iterator[Source]:
+    """What the sources become by the cuts that are known."""
+    for source in ordered:
+        row = known.get(_key(source.path, root))
+        yield from _segments(source, _parse(row)) if row else [source]
+
+
+def _key(path: Path, root: Path) -> str:
+    """What a file's cuts are known by."""
+    return _place(relative(path, root), _size(path))
+
+
+def _place(path: str, size: int) -> str:
+    """Sorts as the pair does: nothing is less than \\0, and - (a size that is not known, −1) less than a digit."""
+    return f"{path}\0{size:020d}"
 
 
 def _size(path: Path) -> int:
@@ -120,41 +134,40 @@ def segment_id(id: str, start: int, stop: int | None, rate: int) -> str:
 
 
 def _examine(
-    unread: Sequence[Source],
-    known: dict[tuple[str, int], Cuts],
+    unread: Listing,
+    known: Spool,
     root: Path,
     out: Path,
     rules: Rules,
     workers: int | None,
     progress: bool,
-) -> dict[tuple[str, int], Cuts]:
+) -> None:
     """Find the cuts of `unread`, each written down as soon as it is found, and then all of them in OUT/cuts.jsonl."""
     if (out / "corpus.json").exists():
         raise taken(out, "a packed corpus of other files or settings")
-    lock, found = Lock(), dict(known)
+    lock = Lock()
 
     def examine(source: Source, log: IO[str], state: Progress) -> None:
         cuts = find_cuts(source.path, relative(source.path, root), rules)
         with lock:
-            found[cuts.path, cuts.size] = cuts
+            known[_place(cuts.path, cuts.size)] = cuts._asdict()
             log.write(_line(cuts))
             log.flush()
         state.tick(cuts.samples * SAMPLE_RATE // cuts.rate)
 
     try:
         with claimed(out) as work:
-            write_text(work / CUTS, _head(rules) + "".join(map(_line, known.values())))
+            _write(known, rules, work / CUTS)
             with (
                 (work / CUTS).open("a", encoding="utf-8") as log,
                 show_progress("finding pauses", len(unread), SAMPLE_RATE, progress) as state,
-                ThreadPoolExecutor(workers or os.cpu_count()) as pool,
             ):
-                list(pool.map(lambda source: examine(source, log, state), unread))
-            write_text(out / CUTS, _head(rules) + "".join(_line(found[place]) for place in sorted(found)))
+                for _ in stream(lambda source: examine(source, log, state), unread, workers or os.cpu_count()):
+                    pass
+            _write(known, rules, out / CUTS)
     except OSError as error:
         remedy = "mend that and run the same again: what was found stays"
         raise InputError(f"out={out}: cannot be written ({error.strerror}); {remedy}") from error
-    return found
 
 
 def find_cuts(path: Path, name: str, rules: Rules) -> Cuts:
@@ -185,15 +198,27 @@ def _line(cuts: Cuts) -> str:
     return json.dumps(cuts._asdict()) + "\n"
 
 
-def _read(out: Path, rules: Rules) -> dict[tuple[str, int], Cuts]:
+def _write(known: Spool, rules: Rules, path: Path) -> None:
+    with atomic(path) as file:
+        file.write(_head(rules).encode())
+        file.writelines(_line(_parse(row)).encode() for row in known.values())
+
+
+def _read(out: Path, rules: Rules) -> Spool:
     """What an earlier run found. Raises InputError if that was by other rules."""
+    known = Spool()
     file = next((place for place in (out / CUTS, work_folder(out) / CUTS) if place.is_file()), None)
     if file is None:
-        return {}
-    head, *lines, _ = file.read_text(encoding="utf-8", errors="replace").split("\n")  # a kill may have torn the last
-    if head + "\n" != _head(rules):
-        raise taken(out, f"recordings that were cut by other rules ({head})")
-    return {(cuts.path, cuts.size): cuts for cuts in (_parse(json.loads(line)) for line in lines)}
+        return known
+    with file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        head = next(lines, "")
+        if head != _head(rules):
+            raise taken(out, f"recordings that were cut by other rules ({head.strip()})")
+        for line in lines:
+            if line.endswith("\n"):  # a kill may have torn the last
+                row = json.loads(line)
+                known[_place(row["path"], row["size"])] = row
+    return known
 
 
 def _parse(row: dict[str, Any]) -> Cuts:

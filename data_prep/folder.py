@@ -7,23 +7,23 @@ python -m data_prep.folder AUDIO_FOLDER --out OUT [--speaker-from parent|regex|t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cpc.audio import find_audio
+from cpc.audio import walk_audio
 from cpc.config import InputError
 from cpc.corpus import Corpus, Source, pack
-from cpc.corpus.source import take_shard
+from cpc.corpus.listing import Listing, common_folder, listed, take_shard
 from cpc.files import write_json
 from data_prep.console import parse_shard, run, say_packed
 from data_prep.cutting import CUTS, Rules, cut_files
 from data_prep.labels import LABELS, take_phones
-from data_prep.metadata import compile_pattern, describe, join, name_by_pattern, parent_name, read_table
+from data_prep.metadata import Join, compile_pattern, describe, name_by_pattern, parent_name, read_table
 from data_prep.splits import take_splits
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -121,14 +121,13 @@ def main(
         raise InputError("trim: leaves silence out by cutting; drop --trim or --no-cut")
     part = parse_shard(shard) if shard else None
     root = audio if audio.is_dir() else audio.parent
-    sources = _speakers(_sources(audio, table, speaker_from), root, speaker_from, speaker_regex)
+    everything = sources = _sources(audio, table, speaker_from, speaker_regex)
     if part:
-        everything = len(sources)
-        sources = take_shard(sources, *part)
-        typer.echo(f"shard {shard}: {len(sources)} of {everything} files")
+        sources = take_shard(everything, *part)
+        typer.echo(f"shard {shard}: {len(sources)} of {len(everything)} files")
     if cut:
         sources = _cut(sources, root, target, rules, workers)
-    say_packed(pack(sources, target, workers=workers), target, start)
+    say_packed(pack(sources, target, root=common_folder(everything), workers=workers), target, start)
     write_json(target / "origin.json", {"audio": str(root.resolve())})  # where labels beside the audio are found later
     _take_labels(Corpus.open(target), audio, table, splits, phones, first_centre)
 
@@ -141,22 +140,60 @@ def _target(place: Path | None, out: Path | None) -> Path:
     raise InputError("out: not given; name the folder of the corpus, for example --out data/mine")
 
 
-def _sources(audio: Path, table: Path | None, speaker_from: SpeakerFrom | None) -> list[Source]:
-    sources = list(describe(find_audio(audio), audio if audio.is_dir() else audio.parent))
-    typer.echo(f"found {len(sources)} audio files in {audio}")
+@dataclass
+class _Tally:
+    """What is said of sources, counted while they stream past."""
+
+    files: int = 0  # different ones, each with its segments in a row
+    texts: int = 0
+    segments: int = 0
+    cut: int = 0  # files with segments
+    first: Source | None = None
+    speakers: set[str] = field(default_factory=set)
+
+    def count(self, sources: Iterable[Source]) -> Iterator[Source]:
+        path = None
+        for source in sources:
+            self.first = self.first or source
+            self.files += source.path != path
+            self.cut += source.path != path and source.is_segment
+            self.segments += source.is_segment
+            self.texts += bool(source.text)
+            self.speakers.add(source.speaker)
+            path = source.path
+            yield source
+
+
+def _sources(audio: Path, table: Path | None, wanted: SpeakerFrom | None, regex: str | None) -> Listing:
+    """What is known about each file, sorted by id on disk, and lines about it."""
+    root = audio if audio.is_dir() else audio.parent
+    sources: Iterable[Source] = describe(walk_audio(audio), root)
+    joined = _table(table, audio, wanted)
+    if joined is not None:
+        sources = joined(sources)
+    tally = _Tally()
+    listing = listed(tally.count(_speakers(sources, root, wanted, regex)))
+    typer.echo(f"found {tally.files} audio files in {audio}")
+    if joined is not None:
+        rows = f"{len(joined.table)} rows, {joined.table.unused} of them without a file"
+        typer.echo(f"table {table}: {rows}; {joined.without} files without a row")
+    if first := tally.first:
+        example = f"for example {first.path.relative_to(root).as_posix()}: {first.speaker}"
+        typer.echo(f"{len(tally.speakers)} speakers, {example}")
+    return listing
+
+
+def _table(table: Path | None, audio: Path, wanted: SpeakerFrom | None) -> Join | None:
+    must = wanted == SpeakerFrom.table
     if table is None:
-        if speaker_from == SpeakerFrom.table:
+        if must:
             raise InputError("speaker-from=table: needs --table TSV with the columns id (or path) and speaker")
-        return sources
-    rows = read_table(table)
+        return None
     folder = table.absolute().parent
-    must = speaker_from == SpeakerFrom.table
-    sources, unused, without = join(sources, rows, [folder.parent, folder, audio], must)
-    typer.echo(f"table {table}: {len(rows)} rows, {unused} of them without a file; {without} files without a row")
-    return sources
+    return Join(read_table(table, [folder.parent, folder, audio]), must)
 
 
-def _speakers(sources: list[Source], root: Path, wanted: SpeakerFrom | None, regex: str | None) -> list[Source]:
+def _speakers(sources: Iterable[Source], root: Path, wanted: SpeakerFrom | None, regex: str | None) -> Iterable[Source]:
     if regex is not None and wanted not in (None, SpeakerFrom.regex):
         raise InputError(f"speaker-regex={regex}: speakers come from {wanted}; drop it, or say --speaker-from regex")
     if regex is None and wanted == SpeakerFrom.regex:
@@ -164,31 +201,26 @@ def _speakers(sources: list[Source], root: Path, wanted: SpeakerFrom | None, reg
             "speaker-from=regex: needs --speaker-regex, for example --speaker-regex '(?P<speaker>s[0-9]+)_'"
         )
     if regex is not None:
-        sources = name_by_pattern(sources, compile_pattern(regex), root)
-    elif wanted == SpeakerFrom.parent:
-        sources = [replace(source, speaker=parent_name(source.path)) for source in sources]
-    first = sources[0]
-    example = f"for example {first.path.relative_to(root).as_posix()}: {first.speaker}"
-    typer.echo(f"{len({source.speaker for source in sources})} speakers, {example}")
+        return name_by_pattern(sources, compile_pattern(regex), root)
+    if wanted == SpeakerFrom.parent:
+        return (replace(source, speaker=parent_name(source.path)) for source in sources)
     return sources
 
 
-def _cut(sources: list[Source], root: Path, out: Path, rules: Rules, workers: int | None) -> list[Source]:
+def _cut(sources: Listing, root: Path, out: Path, rules: Rules, workers: int | None) -> Listing:
     """The sources after cutting, and a line on what became of those that were cut."""
-    parts = cut_files(sources, root, out, rules, workers=workers)
-    segments = [part for part in parts if part.is_segment]
-    if segments:
-        files = len({part.path for part in segments})
-        typer.echo(f"{files} files give {len(segments)} utterances of up to {rules.longest:g} s: see {out / CUTS}")
-    if silent := len({source.path for source in sources} - {part.path for part in parts}):
+    before, after = _Tally(), _Tally()
+    parts = listed(after.count(cut_files(sources, root, out, rules, workers=workers)))
+    for _ in before.count(sources):
+        pass
+    if after.segments:
+        what = f"{after.cut} files give {after.segments} utterances"
+        typer.echo(f"{what} of up to {rules.longest:g} s: see {out / CUTS}")
+    if silent := before.files - after.files:
         typer.echo(f"{silent} files hold nothing but silence and are left out: see {out / CUTS}")
-    if lost := _transcripts(sources) - _transcripts(parts):
+    if lost := before.texts - after.texts:
         typer.echo(f"{lost} transcripts belong to files that were cut and are left out")
     return parts
-
-
-def _transcripts(sources: Sequence[Source]) -> int:
-    return sum(bool(source.text) for source in sources)
 
 
 def _take_labels(

@@ -6,23 +6,25 @@ python -m data_prep.librilight small medium --from /mnt/librilight --out data/ [
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryFile
+from typing import IO, Annotated
 
 import typer
 
-from cpc.audio import SAMPLE_RATE, Undecodable, find_audio, probe
+from cpc.audio import SAMPLE_RATE, Undecodable, probe, walk_audio
 from cpc.config import InputError
 from cpc.corpus import Source, pack
+from cpc.corpus.listing import Listing, common_folder, listed, take_shard
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import relative
-from cpc.corpus.source import take_shard
-from cpc.files import write_text
+from cpc.corpus.stream import stream
+from cpc.files import atomic
 from data_prep.console import parse_shard, run, say_packed
 from data_prep.cutting import Rules, segment_id
 from data_prep.metadata import one_line
@@ -83,19 +85,41 @@ def _find(name: str, folder: Path) -> Path:
 def _pack(root: Path, out: Path, rules: Rules, part: tuple[int, int] | None, workers: int | None) -> None:
     start = time.monotonic()
     name = root.absolute().name
-    files = find_audio(root)
-    sources = [Source(_id(file, root), file, "", chapter=one_line(file.parent.name), subset=name) for file in files]
+    files = (
+        Source(_id(file, root), file, "", chapter=one_line(file.parent.name), subset=name) for file in walk_audio(root)
+    )
+    everything = sources = listed(files)
     if part:
-        sources = take_shard(sources, *part)
-    segments, left_out = cut_sources(sources, rules, workers=workers)
+        sources = take_shard(everything, *part)
     target = out / f"librilight-{name}"
-    typer.echo(f"{name}: {len(sources)} files, {len(segments)} utterances")
-    if not segments:
-        raise InputError(f"subset={name}: none of the {len(sources)} files has usable .json ({left_out[0][1]}, …)")
-    say_packed(pack(segments, target, workers=workers), target, start)
-    lines = [f"{relative(path, root)}\t{reason}\n" for path, reason in left_out]
-    write_text(target / LEFT_OUT, "path\treason\n" + "".join(lines))
-    typer.echo(f"left out {len(lines)} files" + (f" without usable .json: see {target / LEFT_OUT}" if lines else ""))
+    with TemporaryFile() as lines:
+        left_out = _LeftOut(root, lines)
+        segments = listed(cut_sources(sources, rules, left_out, workers=workers))
+        typer.echo(f"{name}: {len(sources)} files, {len(segments)} utterances")
+        if not segments:
+            raise InputError(f"subset={name}: none of the {len(sources)} files has usable .json ({left_out.first}, …)")
+        say_packed(pack(segments, target, root=common_folder(everything), workers=workers), target, start)
+        left_out.write(target / LEFT_OUT)
+    where = f" without usable .json: see {target / LEFT_OUT}" if left_out.count else ""
+    typer.echo(f"left out {left_out.count} files{where}")
+
+
+class _LeftOut:
+    """The files without usable .json, with the reason; their lines lie in `lines` until there is a corpus."""
+
+    def __init__(self, root: Path, lines: IO[bytes]) -> None:
+        self.root, self.lines, self.count, self.first = root, lines, 0, ""
+
+    def add(self, path: Path, reason: str) -> None:
+        self.count += 1
+        self.first = self.first or reason
+        self.lines.write(f"{relative(path, self.root)}\t{reason}\n".encode())
+
+    def write(self, target: Path) -> None:
+        with atomic(target) as file:
+            file.write(b"path\treason\n")
+            self.lines.seek(0)
+            shutil.copyfileobj(self.lines, file)
 
 
 def _id(file: Path, root: Path) -> str:
@@ -103,27 +127,26 @@ def _id(file: Path, root: Path) -> str:
 
 
 def cut_sources(
-    sources: Sequence[Source], rules: Rules, *, workers: int | None = None, progress: bool = True
-) -> tuple[list[Source], list[tuple[Path, str]]]:
-    """Segments of files by their voice activity; and the files without usable .json, with the reason.
+    sources: Listing, rules: Rules, left_out: _LeftOut, *, workers: int | None = None, progress: bool = True
+) -> Iterator[Source]:
+    """Segments of files by their voice activity; the files without usable .json go to `left_out`.
 
     A file whose audio cannot be read stays whole, so that packing reports it.
     """
-    with (
-        show_progress("reading voice activity", len(sources), SAMPLE_RATE, progress) as state,
-        ThreadPoolExecutor(workers) as pool,
-    ):
+    with show_progress("reading voice activity", len(sources), SAMPLE_RATE, progress) as state:
 
-        def cut(source: Source) -> list[Source] | str:
+        def cut(source: Source) -> tuple[Path, list[Source] | str]:
             state.tick()
             try:
-                return _segments(source, rules)
+                return source.path, _segments(source, rules)
             except InputError as error:
-                return str(error)
+                return source.path, str(error)
 
-        cuts = list(pool.map(cut, sources))
-    segments = [segment for found in cuts if isinstance(found, list) for segment in found]
-    return segments, [(source.path, why) for source, why in zip(sources, cuts, strict=True) if isinstance(why, str)]
+        for path, found in stream(cut, sources, workers):
+            if isinstance(found, str):
+                left_out.add(path, found)
+            else:
+                yield from found
 
 
 def _segments(source: Source, rules: Rules) -> list[Source]:

@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from cpc.audio import find_audio
+from cpc.audio import walk_audio
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
-from cpc.corpus.source import take_shard
+from cpc.corpus import Corpus, pack
+from cpc.corpus.listing import Listing, common_folder, listed, take_shard
 from cpc.files import write_json
 from data_prep.catalogue import LIBRISPEECH, Archive, Catalogue, read_catalogue
 from data_prep.console import parse_shard, run
@@ -202,7 +202,8 @@ def _pack(subset: str, folder: Path, job: Job) -> Corpus:
             typer.echo(f"{subset}: audio in {folder}")
         sources = _sources(subset, folder, job)
         start = time.monotonic()
-        report = pack(sources, out, workers=job.workers, progress=job.progress)
+        part_of = take_shard(sources, *job.shard) if job.shard else sources
+        report = pack(part_of, out, root=common_folder(sources), workers=job.workers, progress=job.progress)
         took = time.monotonic() - start
         how = f"packed in {took:.1f} s ({report.seconds / took:,.0f} × real time)" if report.fresh else "packed already"
         typer.echo(f"{subset}: {report.packed} utterances, {report.seconds / 3600:.2f} h, {how}")
@@ -223,14 +224,14 @@ def _must_be(out: Path, record: Mapping[str, object]) -> None:
     typer.echo(f"{record['subset']}: packed already")
 
 
-def _sources(subset: str, folder: Path, job: Job) -> list[Source]:
-    sources = list(describe(find_audio(folder), folder))
+def _sources(subset: str, folder: Path, job: Job) -> Listing:
+    sources = listed(describe(walk_audio(folder), folder))
     expected = job.archives[subset].utterances
     if expected and len(sources) != expected:
         typer.echo(f"note: {folder} holds {len(sources)} utterances, the published {subset} has {expected}")
     if not any(source.sex for source in sources):
         typer.echo(f"note: no SPEAKERS.TXT in {folder} or beside it: sexes stay unknown")
-    return take_shard(sources, *job.shard) if job.shard else sources
+    return sources
 
 
 def _label(corpus: Corpus, job: Job) -> None:

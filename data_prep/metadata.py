@@ -5,20 +5,21 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cpc.config import InputError
 from cpc.corpus import Source
 from cpc.corpus.shards import printable
+from cpc.corpus.spool import Spool
 
 _LIBRI = re.compile(r"(?P<speaker>[^-]+)-(?P<chapter>[^-]+)-[^-]+")
 _GROUPS = ("speaker", "chapter", "sex", "subset")
 Row = dict[str, str]
 
 
-def describe(files: list[Path], root: Path) -> Iterator[Source]:
+def describe(files: Iterable[Path], root: Path) -> Iterator[Source]:
     """A Source for each file below `root`.
 
     In LibriSpeech's layout (SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.ext) all comes from the path, the
@@ -73,19 +74,37 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def name_by_pattern(sources: list[Source], pattern: re.Pattern[str], root: Path) -> list[Source]:
+def name_by_pattern(sources: Iterable[Source], pattern: re.Pattern[str], root: Path) -> Iterator[Source]:
     """What a pattern finds in the files' paths below `root` overrules what else is known.
 
-    Raises InputError, with counts and examples, if it finds no speaker in some of them.
+    Raises InputError after the last, with counts and examples, if it finds no speaker in some of them.
     """
-    paths = [printable(source.path.relative_to(root).as_posix()) for source in sources]
-    found = [pattern.search(path) for path in paths]
-    without = [path for path, match in zip(paths, found, strict=True) if not (match and match["speaker"])]
-    if without:
-        counts = f"finds no speaker in {len(without)} of {len(paths)} files, for example {', '.join(without[:3])}"
+    lacks = _Lacks()
+    for source in sources:
+        path = printable(source.path.relative_to(root).as_posix())
+        match = pattern.search(path)
+        lacks.count(path, not (match and match["speaker"]))
+        yield _merge(source, match.groupdict("")) if match else source
+    if lacks.without:
         remedy = "give a pattern that fits them too (this|that), or move them away"
-        raise InputError(f"speaker-regex={pattern.pattern}: {counts}; {remedy}")
-    return [_merge(source, match.groupdict("")) for source, match in zip(sources, found, strict=True) if match]
+        raise InputError(f"speaker-regex={pattern.pattern}: finds no speaker in {lacks}; {remedy}")
+
+
+class _Lacks:
+    """Files that lack something, counted while they stream past."""
+
+    def __init__(self) -> None:
+        self.files = self.without = 0
+        self.examples: list[str] = []
+
+    def count(self, file: str, lacks: bool) -> None:
+        self.files += 1
+        if lacks:
+            self.without += 1
+            self.examples += [file] if self.without <= 3 else []
+
+    def __str__(self) -> str:
+        return f"{self.without} of {self.files} files, for example {', '.join(self.examples)}"
 
 
 def read_sexes(places: list[Path]) -> Row:
@@ -105,40 +124,68 @@ def read_transcripts(folder: Path) -> Row:
     return {id: text.strip() for id, _, text in (line.partition(" ") for line in lines)}
 
 
-def read_table(table: Path) -> dict[str, Row]:
-    """Rows of a TSV by id, without quoting; `gender` means `sex`. Raises InputError for bad or double ids."""
+class Table:
+    """Rows of a table by their ids, and by the files at their paths from one of `places`; kept on disk."""
+
+    def __init__(self, rows: Iterable[Row], places: Sequence[Path]) -> None:
+        self._rows, self._paths, self._used = Spool(), Spool(), Spool()
+        for row in rows:
+            if not row["id"] or row["id"] in self._rows:
+                raise InputError(f"id {row['id']!r}; every row needs an id of its own")
+            self._rows[row["id"]] = row
+            for place in places if row.get("path") else ():
+                self._paths[os.path.realpath(place / row["path"])] = row["id"]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def unused(self) -> int:
+        """Rows that no file has taken yet."""
+        return len(self) - len(self._used)
+
+    def take(self, file: Path) -> Row | None:
+        """The row of a file: the one at whose path it lies, else the one whose id is its stem."""
+        row: Row | None = self._rows.get(self._paths.get(os.path.realpath(file)) or file.stem)
+        if row:
+            self._used[row["id"]] = True
+        return row
+
+
+def read_table(table: Path, places: Sequence[Path]) -> Table:
+    """Rows of a TSV, without quoting; `gender` means `sex`. Raises InputError for bad or double ids."""
     if not table.is_file():
         raise InputError(f"table={table}: no such file")
-    rows: dict[str, Row] = {}
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
         if "id" not in (reader.fieldnames or ()):
             raise InputError(f"table={table}: its first line must name a column id, it names {reader.fieldnames}")
-        for row in reader:
-            if not row["id"] or row["id"] in rows:
-                rule = "every row needs an id of its own"
-                raise InputError(f"table={table}, line {reader.line_num}: id {row['id']!r}; {rule}")
-            rows[row["id"]] = row | {"sex": row.get("sex") or row.get("gender") or ""}
-    return rows
+        try:
+            return Table((row | {"sex": row.get("sex") or row.get("gender") or ""} for row in reader), places)
+        except InputError as error:
+            raise InputError(f"table={table}, line {reader.line_num}: {error}") from error
 
 
-def join(
-    sources: list[Source], rows: dict[str, Row], places: list[Path], need_speaker: bool = False
-) -> tuple[list[Source], int, int]:
-    """Let a table's rows overrule what the paths say: the sources, rows without a file, files without a row.
+class Join:
+    """Lets a table's rows overrule what the paths say of the files that stream past; `without` counts those without.
 
-    A row belongs to the file at its `path` from one of `places`, else to the file whose stem is its id. Raises
-    InputError, with counts and examples, for files whose speaker the table does not name, if it must.
+    If the table `must` name every speaker, iterating ends with an InputError, with counts and examples, where it
+    does not.
     """
-    paths = {os.path.realpath(place / row["path"]): row for row in rows.values() if row.get("path") for place in places}
-    found = [paths.get(os.path.realpath(source.path)) or rows.get(source.path.stem) for source in sources]
-    without = [source.path for source, row in zip(sources, found, strict=True) if not (row and row.get("speaker"))]
-    if need_speaker and without:
-        examples = ", ".join(printable(str(path)) for path in without[:3])
-        rule = f"names no speaker for {len(without)} of {len(sources)} files, for example {examples}"
-        raise InputError(f"table: {rule}; add rows with their path or id, or move these files away")
-    joined = [_merge(source, row) if row else source for source, row in zip(sources, found, strict=True)]
-    return joined, len(rows) - len({row["id"] for row in found if row}), found.count(None)
+
+    def __init__(self, table: Table, must: bool = False) -> None:
+        self.table, self.must, self.without = table, must, 0
+
+    def __call__(self, sources: Iterable[Source]) -> Iterator[Source]:
+        lacks = _Lacks()
+        for source in sources:
+            row = self.table.take(source.path)
+            self.without += row is None
+            lacks.count(printable(str(source.path)), not (row and row.get("speaker")))
+            yield _merge(source, row) if row else source
+        if self.must and lacks.without:
+            remedy = "add rows with their path or id, or move these files away"
+            raise InputError(f"table: names no speaker for {lacks}; {remedy}")
 
 
 def _merge(source: Source, row: Row) -> Source:

@@ -214,14 +214,64 @@ def test_a_flac_without_a_length_and_one_with_a_tag_at_its_end_are_whole(tmp_pat
         assert np.array_equal(to_int16(decode(tmp_path / name)), noise)
 
 
-def test_a_wav_or_mp3_that_breaks_off_gives_what_is_there(tmp_path: Path) -> None:
-    noise = write_noise(tmp_path / "a.wav")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "rf64"])
+def test_what_ends_before_its_header_says_so_is_reported(
+    tmp_path: Path, suffix: str, subtype: str, channels: int
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.9, 0.9, (10000, channels)), RATE, subtype=subtype)
+    whole, content = decode(path), path.read_bytes()
+    assert len(whole) == 10000
+    path.write_bytes(content[: len(content) // 3 * 2 + 1])  # not at the end of a frame
+    assert probe(path).samples == 10000
+    with closing(Reader(path)) as reader:
+        there = np.concatenate(list(reader.blocks()))
+    assert 6000 < len(there) < 6800
+    assert np.array_equal(there, whole[: len(there)])
+    with pytest.raises(Undecodable, match=f"cut short or damaged: only {len(there)} of 10000 samples can be decoded"):
+        decode(path)
+    assert np.array_equal(decode(path, RATE, 100, 6000), whole[100:6000])
+    with pytest.raises(Undecodable, match=f"only 0 of {10000 - len(there)} samples"):
+        decode(path, RATE, len(there))
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_from_a_pipe_and_one_with_more_behind_its_audio_are_whole(tmp_path: Path, size: int) -> None:
+    noise = write_noise(tmp_path / "a.wav", 1000)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    (tmp_path / "more.wav").write_bytes(content + b"LIST" + (4).to_bytes(4, "little") + b"INFO" + b"junk")
+    content[4:8] = content[40:44] = size.to_bytes(4, "little")  # RIFF and data, which its writer could not fill in
+    (tmp_path / "piped.wav").write_bytes(content)
+    for name in ("more.wav", "piped.wav"):
+        assert np.array_equal(to_int16(decode(tmp_path / name)), noise)
+
+
+@pytest.mark.parametrize("kind", ["VORBIS", "OPUS"])
+def test_an_ogg_that_ends_within_a_page_is_reported(tmp_path: Path, kind: str) -> None:
+    soundfile.write(tmp_path / "a.ogg", tone(300, 20.0), RATE, format="OGG", subtype=kind)
+    content = (tmp_path / "a.ogg").read_bytes()
+    whole = decode(tmp_path / "a.ogg")
+    pages = [place for place in range(len(content)) if content.startswith(b"OggS", place)]
+    for end in (pages[-1] - 1, pages[-1] + 20, pages[-1] + 27, len(content) - 1):
+        (tmp_path / "a.ogg").write_bytes(content[:end])
+        with pytest.raises(Undecodable, match=r"damaged: only the first \d+ samples can be decoded") as caught:
+            decode(tmp_path / "a.ogg")
+        there = int(caught.value.reason.split()[4])
+        assert probe(tmp_path / "a.ogg").samples == 0  # cannot be told
+        assert np.array_equal(decode(tmp_path / "a.ogg", RATE, 0, there), whole[:there])
+    (tmp_path / "a.ogg").write_bytes(content + b"TAG" + bytes(125))
+    assert np.array_equal(decode(tmp_path / "a.ogg"), whole)
+    (tmp_path / "a.ogg").write_bytes(content[: pages[-1]])  # between two pages nothing tells
+    assert len(decode(tmp_path / "a.ogg")) < len(whole)
+
+
+def test_an_mp3_that_breaks_off_gives_what_is_there(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.mp3")
-    for name, least in (("a.wav", 49000), ("a.mp3", 40000)):
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-        assert least < len(decode(tmp_path / name)) < 51000
-    assert np.array_equal(to_int16(decode(tmp_path / "a.wav")), noise[: (100000 * 2 + 44) // 4 - 22])
+    content = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(content[: len(content) // 2])
+    assert 40000 < len(decode(tmp_path / "a.mp3")) < 51000
 
 
 @pytest.mark.parametrize(
@@ -319,6 +369,12 @@ def test_find_audio_is_sorted_follows_links_once_and_skips_the_rest(tmp_path: Pa
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     assert find_audio(tmp_path) == [tmp_path / name for name in ("a.wav", "b/a.opus", "b/x.FLAC")]
+    for name in ("b-c/z.wav", "b.wav", "b0/a.wav", "b/c/d.wav", "b/c.wav"):  # - and . sort before /, 0 after it
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_audio(tmp_path)]
+    assert found == sorted(found)
+    assert len(found) == 8
     assert find_audio(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     assert {".flac", ".wav", ".ogg", ".opus", ".mp3"} <= SUFFIXES
 

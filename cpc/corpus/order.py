@@ -15,7 +15,7 @@ from cpc.corpus import shards
 from cpc.corpus.corpus import HEADER, Corpus
 from cpc.files import atomic
 
-GROUP = 1 << 16  # rows that are read and written at once
+GROUP = shards.ROW_GROUP  # rows that are read and written at once: a merged manifest is as one packed at once
 
 
 class Order(NamedTuple):

@@ -6,22 +6,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from cpc.audio import SAMPLE_RATE
 from cpc.config import InputError
 from cpc.corpus import shards
-from cpc.corpus.plan import Job, check, digest, plan, taken, work_folder
+from cpc.corpus.listing import common_folder, listed
+from cpc.corpus.plan import Job, digest, plan, taken, work_folder
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import Part
 from cpc.corpus.source import Source
-from cpc.files import write_json, write_text
+from cpc.files import atomic, write_json
 
 SHARD_SAMPLES = 1 << 25  # 35 minutes at 16 kHz, 64 MiB: the most that a kill costs each worker
 
@@ -36,9 +37,10 @@ class PackReport(NamedTuple):
 
 
 def pack(
-    sources: Sequence[Source],
+    sources: Iterable[Source],
     out: Path,
     *,
+    root: Path | None = None,
     workers: int | None = None,
     sample_rate: int = SAMPLE_RATE,
     shard_samples: int = SHARD_SAMPLES,
@@ -52,12 +54,17 @@ def pack(
     threads: decoding, resampling and hashing all run outside Python's lock, and threads neither outlive a killed
     parent nor need a guarded `__main__`.
 
+    Memory does not depend on the number of sources, which are taken one at a time and sorted on disk (see `listed`).
+    `skipped.tsv` names files from `root`, by default the deepest folder that holds them all.
+
     Raises InputError for no sources, clashing ids, an `out` that holds something else or cannot be written.
     """
-    ordered = sorted(sources, key=lambda source: source.id)
-    check(ordered)
-    root = Path(os.path.commonpath([source.path.parent.absolute() for source in ordered]))
-    job = Job(ordered, root, Path(out), workers or os.cpu_count() or 1, sample_rate, shard_samples, progress)
+    listing = listed(sources)
+    if not listing:
+        raise InputError("sources=[]: a corpus needs at least one audio file")
+    common = common_folder(listing)
+    workers = workers or os.cpu_count() or 1
+    job = Job(listing, common, root or common, Path(out), workers, sample_rate, shard_samples, progress)
     identity = digest(job)
     if done := _finished(job, identity):
         return done
@@ -124,11 +131,17 @@ def _write_shards(job: Job, counts: Sequence[int]) -> None:
         def write(shard: int) -> None:
             sources = job.sources[starts[shard] : starts[shard + 1]]
             target = shards.shard_path(job.out, shard)
-            part = shards.write_shard(sources, target, shard, job.sample_rate, root=job.root, tick=tick)
+            part = shards.write_shard(sources, target, shard, job.sample_rate, root=job.shown_from, tick=tick)
             write_json(job.part(shard), part._asdict())
 
+        queue = iter(missing)  # each worker takes the next one
+
+        def work() -> None:
+            for shard in queue:
+                write(shard)
+
         with ThreadPoolExecutor(job.workers) as pool:
-            futures = [pool.submit(write, shard) for shard in missing]
+            futures = [pool.submit(work) for _ in range(job.workers)]
             try:
                 for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
@@ -143,32 +156,35 @@ def _complete(job: Job, shard: int) -> bool:
 
 def _finish(job: Job, identity: str, count: int) -> PackReport:
     """Join the parts: manifest, skipped files, and last of all corpus.json, which makes it a corpus."""
-    totals = _Totals(job, count)
-    shards.write_manifest(job.out / "manifest.parquet", totals.parts())
-    write_text(job.out / "skipped.tsv", "path\treason\n" + "".join(totals.skipped))
+    with atomic(job.out / "skipped.tsv") as file:
+        totals = _Totals(job, count, file)
+        shards.write_manifest(job.out / "manifest.parquet", totals.parts())
     info = {
         "format": shards.FORMAT,
         "sample_rate": job.sample_rate,
         "utterances": totals.utterances,
         "samples": totals.samples,
         "speakers": len(totals.speakers),
-        "skipped": len(totals.skipped),
+        "skipped": totals.skipped,
         "shards": count,
         "digest": totals.sha.hexdigest(),
         "plan": identity,
     }
     write_json(job.out / "corpus.json", info)
-    return PackReport(totals.utterances, len(totals.skipped), totals.samples / job.sample_rate)
+    return PackReport(totals.utterances, totals.skipped, totals.samples / job.sample_rate)
 
 
 class _Totals:
-    """Sums over the parts while they stream past. The digest covers the manifest's rows and the audio."""
+    """Sums over the parts while they stream past. The digest covers the manifest's rows and the audio.
 
-    def __init__(self, job: Job, count: int) -> None:
-        self.job, self.count = job, count
-        self.utterances = self.samples = 0
+    What was skipped goes into `file`, which becomes skipped.tsv.
+    """
+
+    def __init__(self, job: Job, count: int, file: IO[bytes]) -> None:
+        self.job, self.count, self.file = job, count, file
+        self.utterances = self.samples = self.skipped = 0
         self.speakers: set[str] = set()
-        self.skipped: list[str] = []
+        self.file.write(b"path\treason\n")
         self.sha = hashlib.sha256(str(job.sample_rate).encode())
 
     def parts(self) -> Iterator[Part]:
@@ -177,6 +193,7 @@ class _Totals:
             self.utterances += len(part.rows)
             self.samples += sum(row[-1] for row in part.rows)
             self.speakers.update(row[1] for row in part.rows)
-            self.skipped += [f"{path}\t{reason}\n" for path, reason in part.skipped]
+            self.skipped += len(part.skipped)
+            self.file.writelines(f"{path}\t{reason}\n".encode() for path, reason in part.skipped)
             self.sha.update(json.dumps([part.rows, part.sha256]).encode())
             yield part

@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 
 from cpc.audio import AudioInfo, Undecodable, probe
 from cpc.config import InputError
 from cpc.corpus import shards
+from cpc.corpus.listing import Listing
 from cpc.corpus.progress import Progress, show_progress
 from cpc.corpus.source import Source
+from cpc.corpus.stream import stream
 from cpc.files import write_json
+
+_CHUNK = 256  # sources whose headers are read by one thread
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to pack, where and how. `root` is what the paths in the corpus's files are relative to."""
+    """What to pack, where and how."""
 
-    sources: Sequence[Source]  # sorted by id
-    root: Path
+    sources: Listing
+    root: Path  # the deepest folder of all sources: the job's identity says where they lie below it
+    shown_from: Path  # the folder from which skipped.tsv names files
     out: Path
     workers: int
     sample_rate: int
@@ -48,20 +52,6 @@ def work_folder(out: Path) -> Path:
 def taken(out: Path, what: str) -> InputError:
     """The error for a folder that cannot be packed into, because of what it holds."""
     return InputError(f"out={out}: holds {what}; remove it or name another folder")
-
-
-def check(ordered: Sequence[Source]) -> None:
-    """Raise InputError for no sources, for ids that clash, and for ids that are not one line of text."""
-    if not ordered:
-        raise InputError("sources=[]: a corpus needs at least one audio file")
-    for before, source in pairwise(ordered):
-        if before.id == source.id:
-            files = f"{before.path} and {source.path}"
-            raise InputError(f"id={source.id}: two files would share it: {files}; remove or rename one of them")
-    for source in ordered:
-        if not source.id or source.id != source.id.strip() or not source.id.isprintable():
-            rule = "an id is printable text without blanks at its ends; rename the file"
-            raise InputError(f"id={source.id!r} of {shards.printable(str(source.path))}: {rule}")
 
 
 def digest(job: Job) -> str:
@@ -111,15 +101,15 @@ def cut(lengths: Iterable[int], most: int) -> list[int]:
 
 def _lengths(job: Job) -> Iterator[int]:
     """Samples of each source at the corpus's rate, from its header; 0 if the header cannot be read."""
-    chunks = (job.sources[start : start + 256] for start in range(0, len(job.sources), 256))
+    sources = iter(job.sources)
+    chunks = iter(lambda: list(islice(sources, _CHUNK)), [])
     with show_progress("reading lengths", len(job.sources), job.sample_rate, job.progress) as state:
 
         def measure(chunk: Sequence[Source]) -> list[int]:
             return list(_measure(chunk, job.sample_rate, state))
 
-        with ThreadPoolExecutor(job.workers) as pool:
-            for lengths in pool.map(measure, chunks):
-                yield from lengths
+        for lengths in stream(measure, chunks, job.workers):
+            yield from lengths
 
 
 def _measure(chunk: Sequence[Source], sample_rate: int, state: Progress) -> Iterator[int]:

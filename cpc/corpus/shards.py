@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from cpc.files import atomic
 FORMAT = 1
 SAMPLE = np.dtype("<i2")
 TEXT_COLUMNS = ("id", "speaker", "chapter", "sex", "subset", "text")
-_ROW_GROUP = 1 << 16
+ROW_GROUP = 1 << 13  # rows of a manifest that are in memory at once while it is written
 
 
 class Part(NamedTuple):
@@ -50,7 +51,7 @@ def shard_path(corpus: Path, shard: int) -> Path:
 
 
 def write_shard(
-    sources: Sequence[Source],
+    sources: Iterable[Source],
     path: Path,
     shard: int,
     sample_rate: int,
@@ -138,13 +139,14 @@ def write_manifest(path: Path, parts: Iterable[Part]) -> None:
     strings = [pa.field(name, pa.string()) for name in TEXT_COLUMNS]
     numbers = [pa.field("shard", pa.int32()), pa.field("offset", pa.int64()), pa.field("samples", pa.int64())]
     schema = pa.schema(strings + numbers)
-    left = schema.empty_table()  # arrow's columns take a fifth of the memory of Python's rows
-    with atomic(path) as file, pq.ParquetWriter(file, schema) as writer:
-        for part in parts:
-            columns = [list(column) for column in zip(*part.rows, strict=True)] or [[] for _ in schema]
-            left = pa.concat_tables([left, pa.table(columns, schema=schema)])
-            while len(left) >= _ROW_GROUP:
-                writer.write_table(left[:_ROW_GROUP].combine_chunks())
-                left = left[_ROW_GROUP:]
-        if len(left):
-            writer.write_table(left.combine_chunks())
+    pool = pa.system_memory_pool()  # arrow's own would keep 20 MiB of what is freed
+    with atomic(path) as file, pq.ParquetWriter(file, schema, memory_pool=pool) as writer:
+        for rows in _groups(row for part in parts for row in part.rows):
+            columns = zip(zip(*rows, strict=True), schema, strict=True)
+            arrays = [pa.array(column, field.type, memory_pool=pool) for column, field in columns]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _groups(rows: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:
+    left = iter(rows)
+    return iter(lambda: list(islice(left, ROW_GROUP)), [])

@@ -16,8 +16,8 @@ import soundfile
 
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Corpus, Source, order, pack, write_alignment, write_split
+from cpc.corpus.listing import take_shard
 from cpc.corpus.merge import merge
-from cpc.corpus.source import take_shard
 from cpc.files import write_text
 
 Make = Callable[[int], list[Source]]

@@ -5,7 +5,9 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +20,9 @@ from hypothesis import strategies as st
 
 from cpc.audio import Reader
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack, shards
+from cpc.corpus import Corpus, Source, listing, pack, plan, shards
+from cpc.corpus.listing import take_shard
 from cpc.corpus.plan import cut
-from cpc.corpus.source import take_shard
 
 Make = Callable[[int], list[Source]]
 
@@ -71,6 +73,66 @@ def test_unusable_files_are_listed_with_their_reasons(tmp_path: Path, sources: M
     assert "cannot be decoded" in reasons["s1/u04.wav"]
     assert "NaN" in reasons["s0/u03.wav"]
     assert reasons["s2/u02.wav"] == "no such file"
+
+
+def test_skipped_files_are_named_from_the_root_that_is_given(tmp_path: Path, sources: Make) -> None:
+    made = sources(6)
+    for source in made:
+        source.path.write_bytes(b"")
+    parts = [take_shard(made, i, 6) for i in range(1, 7)]
+    pack(made, tmp_path / "whole", progress=False)
+    lines = []
+    for place, part in enumerate(parts):
+        pack(part, tmp_path / f"own{place}", progress=False)
+        pack(part, tmp_path / f"part{place}", root=tmp_path / "audio", progress=False)
+        lines += (tmp_path / f"part{place}/skipped.tsv").read_text().splitlines()[1:]
+        plans = [json.loads((tmp_path / f"{name}{place}/corpus.json").read_text()) for name in ("own", "part")]
+        assert plans[0] == plans[1]  # who has packed the part already need not do it again
+    assert lines == (tmp_path / "whole/skipped.tsv").read_text().splitlines()[1:]
+    assert lines[0] == "s0/u00.wav\tempty: 0 bytes"
+    assert (tmp_path / "own0/skipped.tsv").read_text().splitlines()[1:] == ["u00.wav\tempty: 0 bytes"]
+
+
+def test_sources_are_taken_one_at_a_time_and_none_is_held(tmp_path: Path, sources: Make) -> None:
+    """A worker holds a shard's rows, the threads that read lengths a few hundred sources each; nothing holds all."""
+    file = sources(1)[0].path
+    alive: weakref.WeakSet[Source] = weakref.WeakSet()
+    most = 0
+
+    class Watched(Source):
+        pass  # without slots, so that it may be referred to weakly
+
+    def made() -> Iterator[Source]:
+        nonlocal most
+        for place in range(1000):
+            source = Watched(f"{place:04d}", file, "s")
+            alive.add(source)
+            yield source
+            del source
+            most = max(most, len(alive))
+
+    assert pack(made(), tmp_path / "out", shard_samples=20000, progress=False).packed == 1000
+    assert most <= 2
+
+
+def test_memory_does_not_grow_with_the_number_of_files(
+    tmp_path: Path, sources: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sources(1)[0].path
+    for module, name in ((plan, "_CHUNK"), (listing, "_CHUNK"), (shards, "ROW_GROUP")):
+        monkeypatch.setattr(module, name, 16)
+
+    def peak(count: int) -> int:
+        made = (Source(f"{place:05d}", file, "s", text="some words " * 20) for place in range(count))
+        tracemalloc.start()
+        pack(made, tmp_path / f"out{count}", workers=1, shard_samples=20000, progress=False)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10)  # loads what is loaded late
+    few, many = peak(200), peak(800)
+    assert many < few + 100_000  # a list of 600 sources takes 0.4 MB
 
 
 def test_stereo_at_another_rate_is_mixed_down_and_resampled(tmp_path: Path) -> None:

@@ -307,6 +307,29 @@ def test_shards_together_hold_what_one_corpus_holds(tmp_path: Path) -> None:
     assert sorted(ids) == Corpus.open(tmp_path / "whole").ids
 
 
+def test_what_the_parts_skip_is_named_as_the_whole_names_it(tmp_path: Path) -> None:
+    for name in ("ann/1/a", "ann/1/b", "ann/2/c", "bob/d"):
+        write(tmp_path / f"audio/{name}.wav")
+        write(tmp_path / f"audio/{name}-bad.wav")
+        (tmp_path / f"audio/{name}-bad.wav").write_bytes(b"")
+    call(tmp_path / "audio", "--out", tmp_path / "whole")
+    lines: list[str] = []
+    for part in (1, 2, 3, 4):
+        call(tmp_path / "audio", "--out", tmp_path / f"part{part}", "--shard", f"{part}/4")
+        lines += (tmp_path / f"part{part}/skipped.tsv").read_text().splitlines()[1:]
+    assert lines == (tmp_path / "whole/skipped.tsv").read_text().splitlines()[1:]
+    assert lines[0] == "ann/1/a-bad.wav\tempty: 0 bytes"
+
+
+def test_a_wav_that_was_cut_short_is_listed(tmp_path: Path) -> None:
+    write(tmp_path / "audio/good.wav")
+    write(tmp_path / "audio/short.wav")
+    (tmp_path / "audio/short.wav").write_bytes((tmp_path / "audio/short.wav").read_bytes()[:20044])
+    assert "skipped 1 files" in call(tmp_path / "audio", "--out", tmp_path / "out")
+    line = (tmp_path / "out/skipped.tsv").read_text().splitlines()[1]
+    assert line == "short.wav\tcut short or damaged: only 10000 of 16000 samples can be decoded"
+
+
 def test_one_folder_of_everything_that_goes_wrong_loses_nothing_else(tmp_path: Path) -> None:
     audio = tmp_path / "audio"
     good = {

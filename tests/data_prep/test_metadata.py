@@ -6,7 +6,7 @@ import pytest
 
 from cpc.config import InputError
 from cpc.corpus import Source
-from data_prep.metadata import compile_pattern, describe, join, name_by_pattern, one_line
+from data_prep.metadata import Join, Table, compile_pattern, describe, name_by_pattern, one_line
 
 
 def sources(root: Path, *names: str) -> list[Source]:
@@ -16,7 +16,7 @@ def sources(root: Path, *names: str) -> list[Source]:
 def test_a_pattern_names_speaker_chapter_sex_and_subset(tmp_path: Path) -> None:
     made = sources(tmp_path, "day1/s07-f_take2.wav", "day2/s11-m_take1.wav")
     pattern = compile_pattern(r"(?P<chapter>day\d)/(?P<speaker>s\d+)-(?P<sex>[fm])_(?P<subset>take)")
-    named = name_by_pattern(made, pattern, tmp_path)
+    named = list(name_by_pattern(made, pattern, tmp_path))
     assert [(s.speaker, s.chapter, s.sex, s.subset) for s in named] == [
         ("s07", "day1", "f", "take"),
         ("s11", "day2", "m", "take"),
@@ -26,16 +26,16 @@ def test_a_pattern_names_speaker_chapter_sex_and_subset(tmp_path: Path) -> None:
 
 def test_a_group_that_took_no_part_leaves_what_is_known(tmp_path: Path) -> None:
     made = [Source("a", tmp_path / "x_a.wav", "old", chapter="kept")]
-    named = name_by_pattern(made, compile_pattern(r"(?P<speaker>[a-z])_(?P<chapter>\d)?"), tmp_path)
+    named = list(name_by_pattern(made, compile_pattern(r"(?P<speaker>[a-z])_(?P<chapter>\d)?"), tmp_path))
     assert (named[0].speaker, named[0].chapter) == ("x", "kept")
 
 
 def test_files_without_a_speaker_are_counted_and_shown(tmp_path: Path) -> None:
     made = sources(tmp_path, "s1_a.wav", "notes.wav", "b/other.wav")
     with pytest.raises(InputError, match=r"no speaker in 2 of 3 files, for example notes\.wav, b/other\.wav; give"):
-        name_by_pattern(made, compile_pattern("(?P<speaker>s[0-9])_"), tmp_path)
+        list(name_by_pattern(made, compile_pattern("(?P<speaker>s[0-9])_"), tmp_path))
     with pytest.raises(InputError, match="in 3 of 3 files"):
-        name_by_pattern(made, compile_pattern("(?P<speaker>q?)"), tmp_path)
+        list(name_by_pattern(made, compile_pattern("(?P<speaker>q?)"), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,18 @@ def test_names_become_one_printable_line(tmp_path: Path) -> None:
 
 def test_links_in_circles_do_not_stop_a_table(tmp_path: Path) -> None:
     (tmp_path / "self.wav").symlink_to("self.wav")
-    rows = {"self": {"id": "self", "speaker": "bob", "path": "self.wav"}, "x": {"id": "x", "path": "loop/x.wav"}}
+    rows = [{"id": "self", "speaker": "bob", "path": "self.wav"}, {"id": "x", "path": "loop/x.wav"}]
     (tmp_path / "loop").symlink_to("loop")
-    joined, unused, without = join(sources(tmp_path, "self.wav"), rows, [tmp_path])
-    assert (joined[0].speaker, unused, without) == ("bob", 1, 0)
+    join = Join(Table(rows, [tmp_path]))
+    joined = list(join(sources(tmp_path, "self.wav")))
+    assert (joined[0].speaker, join.table.unused, join.without) == ("bob", 1, 0)
 
 
 def test_a_table_that_must_name_every_speaker_says_whom_it_lacks(tmp_path: Path) -> None:
-    rows = {"a": {"id": "a", "speaker": "ann"}, "b": {"id": "b", "speaker": ""}}
+    table = Table([{"id": "a", "speaker": "ann"}, {"id": "b", "speaker": ""}, {"id": "ghost", "speaker": "x"}], [])
     made = sources(tmp_path, "a.wav", "b.wav", "c.wav")
     with pytest.raises(InputError, match=r"no speaker for 2 of 3 files, for example .*b\.wav, .*c\.wav; add rows"):
-        join(made, rows, [tmp_path], need_speaker=True)
-    joined, unused, without = join(made, rows, [tmp_path])
-    assert [source.speaker for source in joined] == ["ann", tmp_path.name, tmp_path.name]
-    assert (unused, without) == (0, 1)
+        list(Join(table, must=True)(made))
+    join = Join(table)
+    assert [source.speaker for source in join(made)] == ["ann", tmp_path.name, tmp_path.name]
+    assert (table.unused, join.without) == (1, 1)
