@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cpc.config import STRICT, InputError, validate
-from cpc.nn.context import GRU, ContextConfig, GRUConfig
+from cpc.nn.context import ContextConfig, GRUConfig, build_context
 from cpc.nn.encoder import Encoder, EncoderConfig
 from cpc.seeding import derive
 
@@ -49,16 +49,31 @@ class CPC(nn.Module):
         self.config = config
         self.sample_rate = config.sample_rate
         self.encoder = Encoder(config.encoder)
-        self.context = GRU(config.context, self.encoder.dim)
+        self.context = build_context(config.context, self.encoder.dim)
 
-    def forward(self, waveform: Float[Tensor, "batch sample"], lengths: Int[Tensor, "batch"] | None = None) -> Latents:
+    def forward(
+        self,
+        waveform: Float[Tensor, "batch sample"],
+        lengths: Int[Tensor, "batch"] | None = None,
+        future: Float[Tensor, "batch sample"] | None = None,
+    ) -> Latents:
+        """z and c of `waveform`; with `future`, another view of the same audio, c of `waveform` and z of `future`.
+
+        With two views c_t is made from one and what it has to predict from the other (Kharitonov et al. 2020,
+        section 3.2). Both go through the encoder together.
+        """
         if self.frames(waveform.shape[-1]) < 1:
             raise ValueError(
                 f"waveform of {waveform.shape[-1]} samples: too short for one frame of "
                 f"{self.receptive_field} samples; pad it or leave it out"
             )
-        z = self.encoder(waveform, lengths)
-        return Latents(z, self.context(z))
+        if future is None:
+            z = self.encoder(waveform, lengths)
+            return Latents(z, self.context(z))
+        if future.shape != waveform.shape:
+            raise ValueError(f"future={tuple(future.shape)}: must be of the shape {tuple(waveform.shape)} of the past")
+        past, z = self.encoder(torch.cat([waveform, future]), None if lengths is None else lengths.repeat(2)).chunk(2)
+        return Latents(z, self.context(past))
 
     @property
     def hop(self) -> int:

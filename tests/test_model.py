@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import cpc
+from cpc.augment import AugmentConfig, ColouredNoise, Pitch, SyntheticRoom, views
+from cpc.contrast import Uniform
 from cpc.model import ModelConfig, build
 from cpc.nn.context import GRUConfig
 from cpc.nn.encoder import Encoder, EncoderConfig
@@ -79,6 +81,53 @@ def test_padded_batch_equals_each_alone(norm: str) -> None:
             frames = model.frames(length)
             torch.testing.assert_close(together.z[row, :frames], alone.z[0], rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(together.c[row, :frames], alone.c[0], rtol=1e-5, atol=1e-5)
+
+
+def test_two_views_give_c_of_the_past_and_z_of_the_future() -> None:
+    model = build(TINY).eval()
+    past, future = torch.randn(2, 3, 4000).unbind()
+    z, c = model(past, future=future)
+    torch.testing.assert_close(c, model(past).c)
+    torch.testing.assert_close(z, model(future).z)
+    weight = model.encoder.convs[0].weight
+    together, alone = (torch.autograd.grad(found.square().sum(), weight)[0] for found in (c, model(past).c))
+    torch.testing.assert_close(together, alone)
+
+
+def test_two_padded_views_equal_each_alone() -> None:
+    model = build(TINY).eval()
+    lengths = torch.tensor([4000, 2500])
+    waves = torch.randn(2, 2, 4000)
+    waves[:, 1, 2500:] = 0
+    z, c = model(waves[0], lengths, waves[1])
+    frames = model.frames(2500)
+    torch.testing.assert_close(z[1, :frames], model(waves[1, 1:, :2500]).z[0])
+    torch.testing.assert_close(c[1, :frames], model(waves[0, 1:, :2500]).c[0])
+
+
+def test_the_loss_of_two_views_trains_both_ends() -> None:
+    """Pitch, noise and a room on the past alone (Kharitonov et al. 2020): the loss falls, z and c get gradients."""
+    config = AugmentConfig(past=(Pitch(), ColouredNoise(), SyntheticRoom()))
+    model = build(TINY)
+    torch.manual_seed(0)
+    loss = CPCLoss(3, 8, 6, Uniform(16))
+    optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], 1e-2)
+    time = torch.arange(4000) / 16000
+    wave = torch.sin(2 * torch.pi * (200 * 1.3 ** torch.arange(6.0)[:, None]) * time * (1 + time))
+    losses = []
+    for step in range(10):
+        past, future = views(wave, config, seed=0, step=step)
+        assert future is wave is not past
+        latents = model(past, future=future)
+        latents.z.retain_grad()
+        latents.c.retain_grad()
+        value = loss(latents, torch.Generator().manual_seed(0)).loss
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+        assert all(part.grad.abs().sum() > 0 for part in latents)
+    assert max(losses[-3:]) < losses[0] - 0.05
 
 
 def test_batch_norm_sees_every_channel_over_batch_and_time() -> None:

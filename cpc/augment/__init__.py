@@ -1,0 +1,41 @@
+"""Augmentations of waveforms: batched, on the device of the batch, and a pure function of a generator.
+
+Each is a frozen dataclass with a `kind`, so that YAML validates into it, and is called as `part(waveform, generator,
+sample_rate)`: parameters are drawn for every example, then a plain function of the same file, which can be used and
+tested by itself, applies them. `augment` runs a chain of them, `views` makes the past and the future of CPC.
+
+Two libraries were weighed. WavAugment (Kharitonov et al. 2020) calls libsox on the CPU for one example at a time and
+has to be compiled; torch-audiomentations draws from Python's global generator, reads impulse responses from disk for
+every batch and shifts the pitch of one example after the other. Neither can be a pure function of (seed, step). Of
+torchaudio's functionals, `phase_vocoder` and `pitch_shift` take one rate for the whole batch, and `add_noise` gives
+NaN where the noise is silent; the first serves as an oracle in the tests.
+"""
+
+from cpc.augment.band import BandRejection, LowPass
+from cpc.augment.cut import Crop, TimeDropout
+from cpc.augment.level import Gain, Polarity
+from cpc.augment.noise import ColouredNoise, FolderNoise
+from cpc.augment.pitch import Pitch, Tempo
+from cpc.augment.room import MeasuredRoom, SyntheticRoom
+from cpc.augment.views import Aligned, Augmentation, AugmentConfig, Views, augment, views
+
+__all__ = [
+    "Aligned",
+    "AugmentConfig",
+    "Augmentation",
+    "BandRejection",
+    "ColouredNoise",
+    "Crop",
+    "FolderNoise",
+    "Gain",
+    "LowPass",
+    "MeasuredRoom",
+    "Pitch",
+    "Polarity",
+    "SyntheticRoom",
+    "Tempo",
+    "TimeDropout",
+    "Views",
+    "augment",
+    "views",
+]

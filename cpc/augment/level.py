@@ -1,0 +1,45 @@
+"""Loudness and polarity."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from cpc.augment.parameters import Range, Share, in_float32, sometimes, uniform
+from cpc.config import STRICT
+
+
+@in_float32
+def amplify(waveform: Float[Tensor, "batch sample"], db: Float[Tensor, "batch"]) -> Float[Tensor, "batch sample"]:
+    """Each example `db` decibels louder: times 10^(db / 20). Nothing is clipped."""
+    return waveform * (10.0 ** (db / 20))[:, None]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Gain:
+    """A gain in decibels, drawn uniformly."""
+
+    db: Range = (-6.0, 6.0)
+    share: Share = 1.0
+    kind: Literal["gain"] = "gain"
+
+    def __call__(
+        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+    ) -> Float[Tensor, "batch sample"]:
+        changed = amplify(waveform, uniform(self.db, waveform, generator))
+        return sometimes(self.share, waveform, changed, generator)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Polarity:
+    """The sign turned round in a share of the examples: nobody hears it, and no feature should."""
+
+    share: Share = 0.5
+    kind: Literal["polarity"] = "polarity"
+
+    def __call__(
+        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+    ) -> Float[Tensor, "batch sample"]:
+        return sometimes(self.share, waveform, -waveform, generator)

@@ -1,0 +1,92 @@
+"""What augmentations draw from a generator, and the precision that they compute in."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Concatenate, ParamSpec
+
+import torch
+from jaxtyping import Float
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def _ordered(span: tuple[float, float]) -> tuple[float, float]:
+    if not span[0] <= span[1]:
+        raise ValueError("must be [lowest, highest], lowest first")
+    return span
+
+
+def _positive(span: tuple[float, float]) -> tuple[float, float]:
+    if not _ordered(span)[0] > 0:
+        raise ValueError("must be above 0")
+    return span
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]  # [lowest, highest], drawn uniformly
+PositiveRange = Annotated[tuple[float, float], AfterValidator(_positive)]
+Share = Annotated[float, Field(ge=0, le=1)]  # of the examples that an augmentation is applied to
+
+
+def uniform(span: tuple[float, float], waveform: Float[Tensor, "batch sample"], generator: torch.Generator) -> Tensor:
+    """One number of `span` for each example, on the device of the waveform."""
+    drawn = torch.rand(len(waveform), generator=generator, device=generator.device)
+    return (span[0] + (span[1] - span[0]) * drawn).to(waveform.device)
+
+
+def normal(shape: tuple[int, ...], waveform: Float[Tensor, "batch sample"], generator: torch.Generator) -> Tensor:
+    """Standard normal numbers on the device of the waveform."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(waveform.device)
+
+
+def sometimes(
+    share: float,
+    waveform: Float[Tensor, "batch sample"],
+    changed: Float[Tensor, "batch sample"],
+    generator: torch.Generator,
+) -> Float[Tensor, "batch sample"]:
+    """`changed` for a share of the examples, drawn one by one, and `waveform` for the others."""
+    if share == 1.0:
+        return changed
+    chosen = uniform((0.0, 1.0), waveform, generator) < share
+    return torch.where(chosen[:, None], changed, waveform)
+
+
+def in_float32(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """Compute in float32 (float64 stays), outside autocast, and give back the dtype of the waveform.
+
+    Filters and Fourier transforms lose what they are for in half precision, and on the CPU do not exist in it.
+    """
+
+    @functools.wraps(function)
+    def full(waveform: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        precise = torch.promote_types(waveform.dtype, torch.float32)
+        with torch.autocast(waveform.device.type, enabled=False):
+            return function(waveform.to(precise), *args, **kwargs).to(waveform.dtype)
+
+    return full
+
+
+def rms(waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch 1"]:
+    """Root of the mean square of each example."""
+    return waveform.square().mean(-1, keepdim=True).sqrt()
+
+
+def ratio(above: Float[Tensor, "batch 1"], below: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 1"]:
+    """above / below, and 0 where `below` is 0: silence stays silence instead of becoming NaN."""
+    return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
+
+
+def fast_length(samples: int) -> int:
+    """The smallest 2^a · 3^b · 5^c that is at least `samples`: Fourier transforms of such lengths are quick."""
+    best = 1 << (samples - 1).bit_length()
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            two = max(0, (-(-samples // three) - 1).bit_length())
+            best = min(best, three << two)
+            three *= 3
+        five *= 5
+    return best

@@ -1,0 +1,79 @@
+"""Chains of augmentations, and the two views of CPC: c from the past, what it has to predict from the future.
+
+Kharitonov et al. 2020 (section 4) found it best to augment the past alone, with pitch, noise and reverberation.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from cpc.augment.band import BandRejection, LowPass
+from cpc.augment.cut import Crop, TimeDropout
+from cpc.augment.level import Gain, Polarity
+from cpc.augment.noise import ColouredNoise, FolderNoise
+from cpc.augment.pitch import Pitch, Tempo
+from cpc.augment.room import MeasuredRoom, SyntheticRoom
+from cpc.config import STRICT
+from cpc.seeding import torch_generator
+
+_Aligned = (
+    Gain | Polarity | ColouredNoise | FolderNoise | SyntheticRoom | MeasuredRoom | Pitch | BandRejection | LowPass
+) | TimeDropout
+Aligned = Annotated[_Aligned, Field(discriminator="kind")]  # frame t stays frame t
+Augmentation = Annotated[_Aligned | Crop | Tempo, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class AugmentConfig:
+    """What happens to the past and to the future, in this order.
+
+    `crop` and `tempo` are not among the choices: they move frames in time, and z_{t+k} of one view would no longer be
+    k frames after c_t of the other.
+    """
+
+    past: tuple[Aligned, ...] = ()
+    future: tuple[Aligned, ...] = ()
+
+
+class Views(NamedTuple):
+    """Two views of the same windows. Where neither is augmented they are one tensor."""
+
+    past: Float[Tensor, "batch sample"]
+    future: Float[Tensor, "batch sample"]
+
+
+@torch.no_grad()
+def augment(
+    waveform: Float[Tensor, "batch sample"],
+    chain: Sequence[_Aligned | Crop | Tempo],
+    generator: torch.Generator,
+    sample_rate: int = 16000,
+) -> Float[Tensor, "batch augmented"]:
+    """The waveform after every augmentation of the chain; the waveform itself if the chain is empty."""
+    for part in chain:
+        waveform = part(waveform, generator, sample_rate)
+    return waveform
+
+
+def views(
+    waveform: Float[Tensor, "batch sample"],
+    config: AugmentConfig,
+    seed: int,
+    step: int,
+    rank: int = 0,
+    sample_rate: int = 16000,
+) -> Views:
+    """Past and future of a batch, each from a generator that depends on (seed, view, rank, step) alone.
+
+    `model(past, future=future)` makes Latents of them: c of the past, z of the future.
+    """
+    made = {
+        name: augment(waveform, chain, torch_generator(waveform.device, seed, "augment", name, rank, step), sample_rate)
+        for name, chain in (("past", config.past), ("future", config.future))
+    }
+    return Views(**made)
