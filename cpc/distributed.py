@@ -1,16 +1,187 @@
-"""Where a process runs: its device and numeric precision (one process for now)."""
+"""Where a process runs: its place among the processes that train together, its device and numeric precision.
+
+Under `torchrun` there are several processes (PyTorch's DistributedDataParallel: gloo on CPUs, NCCL on GPUs);
+without it there is one, and everything here does nothing. Numbers on the CPU always travel by gloo, so that asking
+the other processes something never waits for a GPU.
+"""
 
 import ctypes
+import os
 import platform
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from cpc.config import InputError
 
-Precision = Literal["auto", "fp32", "bf16"]
+T = TypeVar("T")
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together, as one of them sees them: its device, its rank from 0, and their number."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes, tracks and speaks."""
+        return self.rank == 0
+
+    def agreed(self, decide: Callable[[], T]) -> T:
+        """What the first process decides, or the error that it raises, for all of them."""
+        if self.size == 1:
+            return decide()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = decide()
+            except Exception as error:  # raised below, by every process
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+        if answer[1] is not None:
+            raise answer[1]
+        decided: T = answer[0]
+        return decided
+
+    def mean(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The mean over processes; nothing is differentiated."""
+        if self.size == 1:
+            return x
+        total = x.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+
+class Vote:
+    """Whether any process was asked to stop: all learn it at the same step, one step late, and nobody waits for it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._before: tuple[Tensor, dist.Work | None] | None = None
+
+    def cast(self, asked: bool) -> bool:
+        """Say what this process wants, once a step; true where all are to stop after this step."""
+        if self._world.size == 1:
+            return asked
+        before, ballot = self._before, torch.tensor([asked], dtype=torch.int32)
+        self._before = ballot, dist.all_reduce(ballot, dist.ReduceOp.MAX, async_op=True)
+        if before is None:
+            return False
+        counted, work = before
+        if work is not None:
+            work.wait()
+        return bool(counted.item())
+
+
+@contextmanager
+def start(device_name: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started, each on a device of its own; without torchrun, a world of one.
+
+    Raises:
+        InputError: a device that is not there, or that the processes would have to share.
+        ConnectionError: another process of the world has ended, so that this one cannot go on.
+    """
+    rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if size == 1 or "RANK" not in os.environ:  # some clusters set WORLD_SIZE alone
+        yield World(device(device_name))
+        return
+    own = _own_device(device_name, int(os.environ.get("LOCAL_RANK", rank)))
+    backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_store(), rank=rank, world_size=size)
+    try:
+        yield World(own, rank, size)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            line = str(error).splitlines()[0]
+            reason = line.partition("] ")[2] or line  # what comes before is a place in torch's source
+            raise ConnectionError(f"another process of this run has ended ({reason})") from error
+        raise
+    finally:
+        _neighbours.cache_clear()
+        dist.destroy_process_group()
+
+
+def _store() -> Store:
+    """Where the processes find each other's addresses, and never those of processes that have ended.
+
+    torchrun may keep its store when it starts processes again. On one machine every start has names of its own in it;
+    over several, whose counts of restarts may differ, torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 instead.
+    """
+    store: Store = next(rendezvous("env://"))[0]
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    return PrefixStore(f"start-{restarts() if one_machine else 0}", store)
+
+
+def restarts() -> int:
+    """How often torchrun has started this process's world again after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def gather(x: Shaped[Tensor, "batch *rest"], span: int) -> Shaped[Tensor, "all *rest"]:
+    """The tensors of `span` neighbouring processes (ranks 0 … span − 1, then the next ones), in order of rank.
+
+    The gradient flows back to the process that each part came from, as the sum over the processes that used it:
+    processes that average their parameters' gradients then have that of the mean of their losses.
+    """
+    gathered: Tensor = _Gather.apply(x, span)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def gather_all(x: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "all *rest"]:
+    """The tensors of all processes, in order of rank, with gradient as in `gather`; in a world of one, the tensor."""
+    return gather(x, dist.get_world_size()) if dist.is_initialized() else x
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, span: int) -> Tensor:
+        ctx.span = span
+        gathered = x.new_empty(span * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(gathered, x.contiguous(), group=_neighbours(span))
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        own = gradient.new_empty(len(gradient) // ctx.span, *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous(), group=_neighbours(ctx.span))
+        return own, None
+
+
+@cache
+def _neighbours(span: int) -> dist.ProcessGroup:
+    """This process's group of `span` consecutive ranks; every process must ask for it."""
+    group: dist.ProcessGroup = dist.new_subgroups(span)[0]  # type: ignore[no-untyped-call]
+    return group
+
+
+def _own_device(name: str, local_rank: int) -> torch.device:
+    chosen = device(name)
+    if chosen.type != "cuda":
+        return chosen
+    if chosen.index is not None:
+        raise InputError(f"training.device={name}: torchrun's processes need a GPU each; give auto or cuda")
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"training.device={name}: process {local_rank + 1} on this machine finds {torch.cuda.device_count()} GPUs; "
+            "start as many processes as there are GPUs (--nproc-per-node), or set training.device=cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def device(name: str = "auto") -> torch.device:
@@ -60,11 +231,23 @@ def keep_freed_memory(chosen: torch.device) -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: do not give the end of the heap back
 
 
-def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 where the hardware does it, fp32 elsewhere."""
+def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "tf32", "bf16"]:
+    """`auto` is bf16 where the hardware does it, fp32 elsewhere; tf32 is float32 with TensorFloat-32 products.
+
+    Raises:
+        InputError: tf32 on a CPU.
+    """
     if choice == "auto":
         return "bf16" if has_bf16(chosen) else "fp32"
+    if choice == "tf32" and chosen.type != "cuda":
+        raise InputError(f"training.precision=tf32: only GPUs have it, not {chosen.type}; give fp32 or bf16")
     return choice
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether float32 products and convolutions on GPUs may round their factors to 10 bits (TensorFloat-32)."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _cpuinfo() -> list[str]:

@@ -2,35 +2,55 @@
 
 All pairs of a group are scored by one matrix product a step, then scores are picked: gathering negative *vectors*
 instead, as is usual, moves M × D numbers an anchor where this moves M. Sequences are scored in groups, so that cost
-and memory grow linearly with the batch.
+and memory grow linearly with the batch. A batch may come in equal shares, one after the other or on several
+processes: each is contrasted with the keys, and draws the negatives, that it has in the whole batch.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from cpc import distributed
 from cpc.config import STRICT
 from cpc.contrast import All, Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, Within, contrast
 from cpc.model import Latents
-from cpc.nn.heads import Bilinear
+from cpc.nn.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
 
 
 @dataclass(frozen=True, config=STRICT)
 class LossConfig:
-    """What is predicted, and against what. `group`: how many sequences are scored together (a cap)."""
+    """What is predicted, and against what.
+
+    `group`: how many sequences are scored together (a cap). `gather`: groups may span processes, which exchange z.
+    """
 
     steps: Annotated[int, Field(ge=1)] = 12
+    heads: HeadsConfig = Field(default_factory=BilinearConfig)
     score: Score = Field(default_factory=Dot)
     negatives: Negatives = Field(default_factory=Uniform)
     objective: Objective = Field(default_factory=InfoNCE)
     group: Annotated[int, Field(ge=1)] = 8
+    gather: bool = False
+
+
+class Share(NamedTuple):
+    """Part number `part`, from 0, `of` so many equal parts of a batch, in the order of the batch.
+
+    A share is whole groups, or a group is whole shares, which consecutive processes hold.
+    """
+
+    part: int = 0
+    of: int = 1
+
+
+WHOLE = Share()
 
 
 class Losses(NamedTuple):
@@ -49,13 +69,27 @@ class Losses(NamedTuple):
     bound: Float[Tensor, "step"]
     ceiling: float
 
+    def detach(self) -> "Losses":
+        """The same numbers, without the graph that made them."""
+        return self._replace(loss=self.loss.detach(), per_step=self.per_step.detach())
+
+
+def mean(shares: Sequence[Losses]) -> Losses:
+    """The losses of a batch from those of its equal shares."""
+    if len(shares) == 1:
+        return shares[0]
+    tensors = zip(*(share[:4] for share in shares), strict=True)
+    loss, per_step, accuracy, bound = (torch.stack(values).mean(0) for values in tensors)
+    return Losses(loss, per_step, accuracy, bound, shares[0].ceiling)
+
 
 class CPCLoss(nn.Module):
     """Heads W_k and the contrast of their predictions with the frames k steps ahead.
 
     Shape:
         Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
-        of each sequence. Negatives across sequences come from the same group of at most `group` sequences.
+        of each sequence. Negatives across sequences come from the same group of at most `group` sequences. Of a
+        `share` the losses are those of its own anchors.
     """
 
     def __init__(
@@ -67,19 +101,21 @@ class CPCLoss(nn.Module):
         objective: Objective | None = None,
         score: Score | None = None,
         group: int = 8,
+        heads: AnyHeadsConfig | None = None,
     ) -> None:
         super().__init__()
         self.steps, self.group = steps, group
         self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
         self.score = score or Dot()
-        self.heads = Bilinear(steps, hidden, dim)
+        self.heads = build_heads(heads or BilinearConfig(), steps, hidden, dim)
 
     @classmethod
     def build(cls, config: LossConfig, dim: int, hidden: int) -> "CPCLoss":
         """The loss that a recipe describes."""
-        return cls(config.steps, dim, hidden, config.negatives, config.objective, config.score, config.group)
+        parts = (config.negatives, config.objective, config.score, config.group, config.heads)
+        return cls(config.steps, dim, hidden, *parts)
 
-    def forward(self, latents: Latents, generator: torch.Generator | None = None) -> Losses:
+    def forward(self, latents: Latents, generator: torch.Generator | None = None, share: Share = WHOLE) -> Losses:
         """Score every step. `generator` draws the negatives; without it torch's global one does.
 
         Raises:
@@ -90,16 +126,15 @@ class CPCLoss(nn.Module):
         if frames <= self.steps:
             raise ValueError(f"frames={frames}: must exceed steps={self.steps}; use longer windows or fewer steps")
         predictions = self.heads(c[:, : frames - self.steps])  # (step, batch, anchor, dim)
+        cuts = list(blocks(batch, self.group)) if share.of == 1 else [(slice(None), self.group_size(batch, share))]
+        keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
         per_step, accuracy = [], []
         for k, predicted in enumerate(predictions, start=1):
-            found = [
-                self._contrast(predicted[block], z[block], k, size, generator)
-                for block, size in blocks(batch, self.group)
-            ]
+            found = [self._contrast(predicted[block], keys[block], k, size, share, generator) for block, size in cuts]
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
         losses = torch.stack(per_step)
-        ceiling = self.ceiling(batch, frames) if self.bounds_information else math.nan
+        ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
         return Losses(losses.mean(), losses, torch.stack(accuracy), ceiling - losses.detach(), ceiling)
 
     @property
@@ -112,26 +147,66 @@ class CPCLoss(nn.Module):
         """ln(1 + M): the loss at chance, and the most that the bound can show."""
         return math.log1p(self.negatives.size(Grid(min(batch, self.group), frames)))
 
+    def group_size(self, sequences: int, share: Share) -> int:
+        """The size of every group of a batch of which a share has so many sequences."""
+        return sequences * share.of // math.ceil(sequences * share.of / self.group)
+
     def _contrast(
         self,
         predicted: Float[Tensor, "batch anchor dim"],
-        z: Float[Tensor, "batch frame dim"],
+        z: Float[Tensor, "keys frame dim"],
         k: int,
         size: int,
+        share: Share,
         generator: torch.Generator | None,
     ) -> Contrasted:
-        """Step k for a block of equal groups of `size` sequences."""
-        frames, anchors = z.shape[1], predicted.shape[1]
+        """Step k for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
+        frames, anchors, groups = z.shape[1], predicted.shape[1], len(z) // size
+        grid, own = Grid(size, frames), len(predicted) // groups  # sequences of a group that are anchors here
+        every = positives(size, anchors, frames, k, z.device)
+        first = share.part * len(predicted) % size * anchors
         return contrast(
-            rearrange(predicted, "(g s) a d -> g (s a) d", s=size),
-            rearrange(z, "(g s) t d -> g (s t) d", s=size),
-            positives(size, anchors, frames, k, z.device),
-            Grid(size, frames),
+            rearrange(predicted, "(g s) a d -> g (s a) d", g=groups),
+            rearrange(z, "(g s) t d -> g (s t) d", g=groups),
+            every[first : first + own * anchors],
+            grid,
             score=self.score,
-            negatives=self.negatives,
+            negatives=self._negatives(every, grid, len(predicted), own, share, generator),
             objective=self.objective,
             generator=generator,
         )
+
+    def _negatives(
+        self,
+        every: Int[Tensor, "anchor"],
+        grid: Grid,
+        sequences: int,
+        own: int,
+        share: Share,
+        generator: torch.Generator | None,
+    ) -> Negatives:
+        """Those of the recipe; where they are drawn, a share keeps its own of what is drawn for the whole batch."""
+        if share.of == 1 or not isinstance(self.negatives, Uniform):
+            return self.negatives
+        groups = sequences * share.of // grid.sequences
+        drawn = self.negatives.draw(every, grid, groups, generator)
+        mine = rearrange(drawn, "g (s a) n -> (g s) a n", s=grid.sequences)[share.part * sequences :][:sequences]
+        index = rearrange(mine, "(g s) a n -> g (s a) n", s=own)
+        return Drawn(self.negatives.count, self.negatives.across, index=index)
+
+
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
+class Drawn(Uniform):
+    """Uniform negatives that are drawn already: flat key indices (group, anchor, negative)."""
+
+    index: Tensor | None = None
+
+    def draw(
+        self, positive: Int[Tensor, "anchor"], grid: Grid, groups: int, generator: torch.Generator | None
+    ) -> Int[Tensor, "group anchor negative"]:
+        if self.index is None:
+            raise ValueError("index=None: must be given; use Uniform to draw")
+        return self.index
 
 
 def positives(sequences: int, anchors: int, frames: int, k: int, device: torch.device) -> Int[Tensor, "pair"]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -105,6 +106,8 @@ def sweep(
     is reported and the others go on; a run that is stopped by a signal ends the sweep (its status is KILLED). `say`
     is told which run is next; without it nothing is shown.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"sweep={file}: runs in one process; start it without torchrun, or train its runs one by one")
     config, planned = plan(file, overrides)
     client = connect(root)
     parent = _parent(client, config, file.stem, root)

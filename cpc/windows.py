@@ -1,8 +1,9 @@
 """Which windows are seen at which step, and how they reach the device.
 
 A window lies inside one utterance; utterances are drawn in proportion to their duration. The batch of a step is a
-pure function of (seed, step): ranks take their slices of the same global batch, and a resumed run sees what an
-uninterrupted one would have seen.
+pure function of (seed, step): processes take their parts of the same batch, and a resumed run sees what an
+uninterrupted one would have seen. Windows are gathered ahead of the step and travel from pinned memory, or they are
+cut on the device from utterances that it holds; int16 becomes float there.
 """
 
 import queue
@@ -35,12 +36,21 @@ class WindowsConfig:
 
 
 class Windows:
-    """The windows of some utterances of a corpus, by step."""
+    """The windows of some utterances of a corpus, by step; only those at the places `part` of a batch, if given."""
 
-    def __init__(self, corpus: Corpus, rows: Int[np.ndarray, "row"], config: WindowsConfig, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        rows: Int[np.ndarray, "row"],
+        config: WindowsConfig,
+        seed: int,
+        part: Int[np.ndarray, "window"] | None = None,
+    ) -> None:
         lengths = corpus.samples[rows]
         fits = lengths >= config.samples
         self.corpus, self.config, self.seed = corpus, config, seed
+        self._part = np.arange(config.batch) if part is None else part
+        self._held: Tensor | None = None  # int16, one utterance after the other
         self.too_short = int(np.count_nonzero(~fits))
         self.rows, self.lengths = np.asarray(rows)[fits], lengths[fits]
         if not len(self.rows):
@@ -54,24 +64,33 @@ class Windows:
         self._ends = np.cumsum(self.lengths)
         self._bounds = self._speaker_bounds() if config.one_speaker else self._ends[[-1]]
 
-    def draw(self, step: int) -> tuple[Int[np.ndarray, "batch"], Int[np.ndarray, "batch"]]:
+    def draw(self, step: int) -> tuple[Int[np.ndarray, "window"], Int[np.ndarray, "window"]]:
         """Corpus rows and first samples of the windows of a step."""
-        rng = numpy_generator(self.seed, "windows", step)
-        low, high = self._span(rng)
-        place = np.searchsorted(self._ends, rng.integers(low, high, self.config.batch), side="right")
-        starts = rng.integers(0, self.lengths[place] - self.config.samples + 1)
+        place, starts = self._places(step)
         return self.rows[place], starts
 
-    def read(self, step: int, pinned: bool = False) -> Int16[Tensor, "batch sample"]:
-        """The batch of a step as it is stored."""
+    def read(self, step: int, pinned: bool = False) -> Int16[Tensor, "window sample"]:
+        """The windows of a step as they are stored."""
         rows, starts = self.draw(step)
-        batch = torch.empty(self.config.batch, self.config.samples, dtype=torch.int16, pin_memory=pinned)
+        batch = torch.empty(len(rows), self.config.samples, dtype=torch.int16, pin_memory=pinned)
         self.corpus.gather(rows, starts, self.config.samples, batch.numpy())
         return batch
 
+    @property
+    def bytes(self) -> int:
+        """The size of all utterances that windows are drawn from."""
+        return int(self._ends[-1]) * 2
+
+    def hold(self, device: torch.device) -> None:
+        """Copy every utterance to `device`; from now on windows are cut there and only their places travel."""
+        held = torch.empty(int(self._ends[-1]), dtype=torch.int16, device=device)
+        for row, end, length in zip(self.rows, self._ends, self.lengths, strict=True):
+            held[end - length : end] = torch.from_numpy(self.corpus.waveform(int(row)).copy())
+        self._held = held
+
     def batches(
         self, start: int, stop: int, device: torch.device
-    ) -> Iterator[tuple[int, Float[Tensor, "batch sample"]]]:
+    ) -> Iterator[tuple[int, Float[Tensor, "window sample"]]]:
         """(step, waveform on `device`) for start ≤ step < stop; a thread gathers ahead of the steps."""
         ahead: queue.Queue[tuple[int, Tensor] | BaseException] = queue.Queue(AHEAD)
         over = threading.Event()
@@ -87,7 +106,7 @@ class Windows:
                 for step in range(start, stop):
                     if over.is_set():
                         return
-                    put((step, self.read(step, pinned=device.type == "cuda")))
+                    put((step, self._prepare(step, pinned=device.type == "cuda")))
             except BaseException as error:  # handed to the consumer, which raises it
                 put(error)
 
@@ -98,10 +117,29 @@ class Windows:
                 item = ahead.get()
                 if isinstance(item, BaseException):
                     raise item
-                yield item[0], to_float(item[1].to(device, non_blocking=True))
+                yield item[0], to_float(self._cut(item[1].to(device, non_blocking=True)))
         finally:
             over.set()
             thread.join()
+
+    def _prepare(self, step: int, pinned: bool) -> Int[Tensor, "window *sample"]:
+        """What travels to the device: the windows, or where they begin in what it holds."""
+        if self._held is None:
+            return self.read(step, pinned)
+        place, starts = self._places(step)
+        begins = torch.from_numpy(self._ends[place] - self.lengths[place] + starts)
+        return begins.pin_memory() if pinned else begins
+
+    def _cut(self, moved: Int[Tensor, "window *sample"]) -> Int16[Tensor, "window sample"]:
+        return moved if self._held is None else self._held.unfold(0, self.config.samples, 1)[moved]
+
+    def _places(self, step: int) -> tuple[Int[np.ndarray, "window"], Int[np.ndarray, "window"]]:
+        """Places in `rows` and first samples of this part's windows; the whole batch is drawn, whoever asks."""
+        rng = numpy_generator(self.seed, "windows", step)
+        low, high = self._span(rng)
+        place = np.searchsorted(self._ends, rng.integers(low, high, self.config.batch), side="right")
+        starts = rng.integers(0, self.lengths[place] - self.config.samples + 1)
+        return place[self._part], starts[self._part]
 
     def _span(self, rng: np.random.Generator) -> tuple[int, int]:
         """The samples to draw from, on the cumulative axis: one speaker's, drawn by duration, or everybody's."""

@@ -45,6 +45,38 @@ def test_batches_begin_anywhere(tones: Path) -> None:
     assert whole[0].abs().max() <= 1
 
 
+def test_a_part_is_those_windows_of_the_whole_batch(tones: Path) -> None:
+    """Whatever order they are asked for in: as many processes as there may be see one batch together."""
+    corpus, part = Corpus.open(tones), np.array([9, 2, 3])
+    config = WindowsConfig(8000, 16, one_speaker=True)
+    whole = Windows(corpus, np.arange(len(corpus)), config, 0)
+    given = Windows(corpus, np.arange(len(corpus)), config, 0, part)
+    for step in range(3):
+        assert torch.equal(given.read(step), whole.read(step)[torch.from_numpy(part)])
+        for ours, theirs in zip(given.draw(step), whole.draw(step), strict=True):
+            np.testing.assert_array_equal(ours, theirs[part])
+
+
+def held_and_streamed(corpus: Corpus, device: torch.device) -> None:
+    """Windows cut from what the device holds are those that are read, speaker by speaker or not."""
+    for one_speaker in (False, True):
+        streamed = windows(corpus, one_speaker=one_speaker)
+        held = windows(corpus, one_speaker=one_speaker)
+        held.hold(device)
+        assert held.bytes == 2 * corpus.samples[corpus.samples >= 8000].sum()
+        pairs = zip(held.batches(2, 6, device), streamed.batches(2, 6, device), strict=True)
+        assert all(step == other and torch.equal(ours, theirs) for (step, ours), (other, theirs) in pairs)
+
+
+def test_windows_from_a_held_corpus(tones: Path) -> None:
+    held_and_streamed(Corpus.open(tones), CPU)
+
+
+@pytest.mark.cuda
+def test_windows_from_a_corpus_on_the_gpu(tones: Path, cuda: torch.device) -> None:
+    held_and_streamed(Corpus.open(tones), cuda)
+
+
 def test_utterances_are_drawn_by_duration(tones: Path) -> None:
     """Counts of 16,000 draws lie within five standard deviations of what durations predict."""
     corpus = Corpus.open(tones)

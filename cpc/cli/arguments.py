@@ -1,5 +1,7 @@
 """Arguments that several verbs share, and where tables are printed."""
 
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,3 +32,10 @@ def console() -> "Console":
 
     console = Console()
     return console if console.is_terminal else Console(width=160)
+
+
+def complain(message: str) -> None:
+    """One line on stderr for each of the message's; of torchrun's processes, the first on a machine speaks for all."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in message.splitlines():
+            print(f"cpc: {line}", file=sys.stderr)

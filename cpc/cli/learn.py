@@ -1,12 +1,17 @@
 """Verbs that train: one run, and a sweep of them."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cpc.cli.arguments import complain
 from cpc.config import InputError
+
+if TYPE_CHECKING:
+    from cpc.training.run import Run
 
 
 def train(
@@ -17,7 +22,10 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run: it is kept in runs/NAME.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
 ) -> None:
-    """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME goes on."""
+    """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME goes on.
+
+    On several devices: torchrun --nproc-per-node N -m cpc train RECIPE
+    """
     from cpc.training.meter import NotFinite
     from cpc.training.recipe import load_config
     from cpc.training.run import resume as go_on
@@ -32,13 +40,19 @@ def train(
         else:
             run = begin(load_config(words[0], words[1:]), name)
     except NotFinite as error:
-        print(f"cpc: {error}", file=sys.stderr)
+        complain(str(error))
         raise typer.Exit(1) from None
+    if os.environ.get("RANK", "0") == "0":
+        _say_result(run)
+    if run.status == "KILLED":
+        raise typer.Exit(130)
+
+
+def _say_result(run: "Run") -> None:
     line = ", ".join(f"{k} {run.metrics[k]:.3f}" for k in ("train/loss", "valid/loss") if k in run.metrics)
     print(f"{run.path}: {run.status.lower()} at step {run.steps} after {run.seconds / 60:.1f} min; {line}")
     if run.status == "KILLED":
         print(f"go on with: cpc train --resume {run.path}")
-        raise typer.Exit(130)
 
 
 def sweep(

@@ -38,8 +38,8 @@ def save(
     partial.replace(path)
 
 
-def restore(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load what `save` wrote into the modules and the optimizer; gives back the header.
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors that `save` wrote.
 
     Raises:
         InputError: the file is damaged, or of a newer format.
@@ -49,6 +49,16 @@ def restore(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim
         raise InputError(
             f"{path}: format {header['format']} is newer than this version reads ({FORMAT}); upgrade cpc-audio"
         )
+    return header, tensors
+
+
+def restore(
+    checkpoint: tuple[dict[str, Any], dict[str, Tensor]],
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """Load what `read` gave into the modules and the optimizer; gives back the header."""
+    header, tensors = checkpoint
     for prefix, module in modules.items():
         own = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
         module.load_state_dict(own)

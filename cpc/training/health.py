@@ -53,12 +53,12 @@ def measure(job: Job) -> tuple[dict[str, float], dict[str, str]]:
     and for each layer that has collapsed what is wrong with it.
     """
     waveform = to_float((job.valid or job.windows).read(0).to(job.device))
-    job.model.eval()
+    job.train(False)
     with torch.autocast(job.device.type, dtype=torch.bfloat16, enabled=job.bf16):
         z, c = job.model(waveform)
         steps, anchors = job.criterion.steps, z.shape[1] - job.criterion.steps
         predictions = job.criterion.heads(c[:, :anchors])
-    job.model.train()
+    job.train(True)
     values: dict[str, float] = {}
     found: dict[str, str] = {}
     pairs = [

@@ -1,5 +1,7 @@
 """A job: everything that changes while training, and how one step changes it."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,19 +9,34 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cpc import distributed
 from cpc.config import InputError, dump
 from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
+from cpc.distributed import World
 from cpc.model import CPC, build
-from cpc.objective import CPCLoss, Losses
+from cpc.objective import CPCLoss, Losses, Share, mean
 from cpc.seeding import derive, torch_generator
 from cpc.training import checkpoint
+from cpc.training.division import Division, divide
 from cpc.training.recipe import Recipe
 from cpc.training.schedule import learning_rate, optimizer
 from cpc.windows import Windows
+
+
+class Network(nn.Module):
+    """Model and loss as one module, as DistributedDataParallel wants it: waveform → Losses."""
+
+    def __init__(self, model: CPC, criterion: CPCLoss) -> None:
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(self, waveform: Float[Tensor, "window sample"], generator: torch.Generator, share: Share) -> Losses:
+        losses: Losses = self.criterion(self.model(waveform), generator, share)
+        return losses
 
 
 @dataclass
@@ -33,23 +50,29 @@ class Job:
     optimizer: torch.optim.Optimizer
     windows: Windows
     valid: Windows | None
-    device: torch.device
-    bf16: bool
+    world: World
+    division: Division
+    network: nn.Module
+    precision: str
     step: int = 0
     best: float = float("inf")
     seconds: float = 0.0  # spent training, over every resumption
     identity: dict[str, Any] = field(default_factory=dict)  # the run's name and MLflow id
 
     @classmethod
-    def start(cls, recipe: Recipe) -> "Job":
-        """A job at step 0; its weights depend on the recipe alone."""
+    def start(cls, recipe: Recipe, world: World | None = None) -> "Job":
+        """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own."""
+        world = world or World(distributed.device(recipe.training.device))
+        division = divide(recipe, world)
         corpus = Corpus.open(recipe.data.corpus)
         if corpus.sample_rate != recipe.model.sample_rate:
             raise InputError(
                 f"model.sample_rate={recipe.model.sample_rate}: {corpus.path} is at {corpus.sample_rate} Hz; "
                 "they must agree, so pack it again or change the setting"
             )
-        device = distributed.device(recipe.training.device)
+        device = world.device
+        precision = distributed.precision(recipe.training.precision, device)
+        distributed.allow_tf32(precision != "fp32")
         distributed.keep_freed_memory(device)
         model = build(recipe.model, recipe.seed).to(device)
         with torch.random.fork_rng(devices=[]):
@@ -58,9 +81,9 @@ class Job:
         _check_geometry(recipe, model)
         if recipe.training.compile:
             model.encoder.compile()
-        train, valid = _windows(recipe, corpus)
+        train, valid = _windows(recipe, corpus, division)
         parameters = [*model.parameters(), *criterion.parameters()]
-        return cls(
+        job = cls(
             recipe,
             corpus,
             model,
@@ -68,39 +91,103 @@ class Job:
             optimizer(recipe.optim, parameters),
             train,
             valid,
-            device,
-            bf16=distributed.precision(recipe.training.precision, device) == "bf16",
+            world,
+            division,
+            _parallel(Network(model, criterion), world),
+            precision,
         )
+        if world.size > 1:
+            job._rehearse()
+        return job
 
-    def update(self, step: int, waveform: Float[Tensor, "batch sample"]) -> tuple[Losses, Float[Tensor, ""]]:
-        """One step of gradient descent; gives the losses and the gradient's norm, both still on the device."""
-        seed, optim = self.recipe.seed, self.recipe.optim
+    def _rehearse(self) -> None:
+        """One backward pass that counts for nothing, after which DDP adds gradients up in its final order.
+
+        Without it the first step of a resumed run would add up in another order than an uninterrupted one did.
+        """
+        silence = torch.zeros(self.division.share, self.recipe.windows.samples, device=self.device)
+        generator = torch_generator(self.device, self.recipe.seed, "rehearsal")
+        losses = self._losses(self.network, silence, generator, self.division.shares()[0])
+        torch.autograd.backward(losses.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def update(self, step: int, waveform: Float[Tensor, "window sample"]) -> tuple[Losses, Float[Tensor, ""]]:
+        """One step of gradient descent; gives this process's losses and the norm of the gradient, which all share.
+
+        Both are still on the device, and nothing here waits for it.
+        """
+        seed, optim, micro = self.recipe.seed, self.recipe.optim, self.division.micro
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, step, self.recipe.training.steps)
-        torch.manual_seed(derive(seed, "step", step))  # for whatever a module draws by itself, such as dropout
-        losses = self.losses(waveform, torch_generator(self.device, seed, "negatives", step))
+        # For whatever a module draws by itself, such as dropout: other numbers on every process.
+        torch.manual_seed(derive(seed, "step", step, *([self.world.rank] if self.world.rank else [])))
+        generator = torch_generator(self.device, seed, "negatives", step)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.loss)
+        parts = []
+        for number, (share, windows) in enumerate(self._micro_batches(waveform), start=1):
+            with nullcontext() if number == micro else self._gradients_stay_here():
+                losses = self._losses(self.network, windows, generator, share)
+                torch.autograd.backward(losses.loss / micro)
+            parts.append(losses.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.clip or float("inf"))
         self.optimizer.step()
         self.step = step + 1
-        return losses, norm
+        return mean(parts), norm
 
-    def losses(self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator) -> Losses:
-        """Waveform → z, c → InfoNCE over K steps."""
+    @torch.no_grad()
+    def losses(self, waveform: Float[Tensor, "window sample"], generator: torch.Generator) -> Losses:
+        """This process's losses for its windows of a batch."""
+        plain = Network(self.model, self.criterion)
+        return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(waveform)])
+
+    def _losses(self, network: nn.Module, windows: Tensor, generator: torch.Generator, share: Share) -> Losses:
+        """Waveform → z, c → contrast over K steps. Every micro-batch draws the negatives of the whole batch anew."""
+        generator.manual_seed(generator.initial_seed())
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.criterion(self.model(waveform), generator)  # type: ignore[no-any-return] # nn.Module gives Any
+            losses: Losses = network(windows, generator, share)
+        return losses
+
+    def _micro_batches(self, waveform: Float[Tensor, "window sample"]) -> Iterator[tuple[Share, Tensor]]:
+        return zip(self.division.shares(), waveform.chunk(self.division.micro), strict=True)
+
+    def _gradients_stay_here(self) -> AbstractContextManager[None]:
+        """Sum gradients in this process; the last micro-batch averages the sums over processes."""
+        wrapped = self.network
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+
+    def hold(self) -> bool:
+        """Copy the corpus to the GPU if it fits in its share of the free memory; training data first."""
+        if self.device.type != "cuda":
+            return False  # the system's page cache does it
+        for windows in (self.windows, self.valid):
+            if windows is not None:
+                free, _ = torch.cuda.mem_get_info(self.device)
+                if windows.bytes > free * self.recipe.training.hold:
+                    return windows is self.valid
+                windows.hold(self.device)
+        return True
+
+    def train(self, training: bool) -> None:
+        """Put model and loss in training mode, or in evaluation mode, without dropout."""
+        self.model.train(training)
+        self.criterion.train(training)
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [*self.model.parameters(), *self.criterion.parameters()]
 
     @property
-    def precision(self) -> str:
-        return "bf16" if self.bf16 else "fp32"
+    def bf16(self) -> bool:
+        return self.precision == "bf16"
 
     def save(self, path: Path) -> None:
-        """Everything that the next step depends on, in one file."""
+        """Everything that the next step depends on, in one file, which the first process writes."""
+        if not self.world.first:
+            return
         header = {"config": dump(self.recipe), "step": self.step, "best": self.best, "seconds": self.seconds}
         header |= {"corpus": self.corpus.digest, "precision": self.precision, **self.identity}
         checkpoint.save(path, {"model": self.model, "loss": self.criterion}, self.optimizer, header)
@@ -111,7 +198,8 @@ class Job:
         Raises:
             InputError: the corpus is not the one that the checkpoint was trained on.
         """
-        header = checkpoint.restore(path, {"model": self.model, "loss": self.criterion}, self.optimizer)
+        modules = {"model": self.model, "loss": self.criterion}
+        header = checkpoint.restore(self.world.agreed(lambda: checkpoint.read(path)), modules, self.optimizer)
         if header["corpus"] != self.corpus.digest:
             raise InputError(
                 f"data.corpus={self.corpus.path}: its contents changed since {path} was written; "
@@ -120,17 +208,30 @@ class Job:
         self.step, self.best, self.seconds = header["step"], header["best"], header["seconds"]
 
 
-def _windows(recipe: Recipe, corpus: Corpus) -> tuple[Windows, Windows | None]:
+def _parallel(network: Network, world: World) -> nn.Module:
+    """The module whose backward pass averages gradients over processes."""
+    if world.size == 1:
+        return network
+    return DistributedDataParallel(
+        network,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+
+def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Windows, Windows | None]:
     """Windows to train on, and windows of unseen speakers to validate on."""
     data = recipe.data
     rows = corpus.rows(data.train) if data.train else np.arange(len(corpus))
     valid = corpus.rows(data.valid) if data.valid else None
     if valid is None and data.held_out:
         rows, valid = hold_out(corpus, data.held_out, recipe.seed, by="speaker", rows=rows)
-    train = Windows(corpus, rows, recipe.windows, recipe.seed)
+    part = division.windows()
+    train = Windows(corpus, rows, recipe.windows, recipe.seed, part)
     if valid is None or not len(valid):
         return train, None
-    return train, Windows(corpus, valid, recipe.windows, derive(recipe.seed, "valid"))
+    return train, Windows(corpus, valid, recipe.windows, derive(recipe.seed, "valid"), part)
 
 
 def _check_geometry(recipe: Recipe, model: CPC) -> None:

@@ -2,11 +2,13 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from cpc.distributed import Vote
 from cpc.seeding import derive, torch_generator
 from cpc.tracking import Tracker
 from cpc.training.display import Display
@@ -18,39 +20,39 @@ from cpc.training.signals import Stop
 Ending = Literal["finished", "stopped"]
 
 
-def fit(job: Job, folder: Path, tracker: Tracker, display: Display, stop: Stop) -> dict[str, float]:
+def fit(job: Job, folder: Path, tracker: Tracker | None, display: Display, stop: Stop) -> dict[str, float]:
     """Train until the recipe's last step or a request to stop; gives the latest value of every metric.
+
+    Every process of a world calls it; the one with a tracker tracks, and looks at the model's health.
 
     Raises:
         NotFinite: the loss is no longer a number; the last good checkpoint is untouched.
     """
     settings = job.recipe.training
-    meter = Meter(job.recipe.windows.batch * job.recipe.windows.samples / job.corpus.sample_rate)
-    health = Health(job, display.say, tracker.tag)
+    meter = Meter(job.recipe.windows.batch * job.recipe.windows.samples / job.corpus.sample_rate, job.world)
+    health = Health(job, display.say, tracker.tag) if tracker else None
+    record, vote = tracker.metrics if tracker else _keep_quiet, Vote(job.world)
     latest: dict[str, float] = {}
     began, before = time.perf_counter(), job.seconds
-    job.model.train()
-    for step, waveform in job.windows.batches(job.step, settings.steps, job.device):  # (batch, sample)
+    job.train(True)
+    for step, waveform in job.windows.batches(job.step, settings.steps, job.device):  # (window, sample)
         losses, norm = job.update(step, waveform)
         meter.add(losses, norm)
-        done, last = job.step, job.step == settings.steps
+        done, last, halt = job.step, job.step == settings.steps, vote.cast(stop.requested is not None)
         display.step(done)
 
         log, validate = (last or done % n == 0 for n in (settings.log_every, settings.validate_every))
-        save = last or done % settings.checkpoint_every == 0 or stop.requested is not None
+        save = last or halt or done % settings.checkpoint_every == 0
         if (log or save) and not meter.finite:
             raise NotFinite(_diagnosis(job, folder))
         if log:
             values = meter.read("train") | {"optim/lr": job.optimizer.param_groups[0]["lr"]}
-            tracker.metrics(values, done)
+            record(values, done)
             display.metrics(values, done)
             latest |= values
         if validate:
-            values = validation(job)
-            if values:
-                display.say(f"step {done}: validation loss {values['valid/loss']:.3f} on unseen speakers")
-            values |= health.examine(latest | values)
-            tracker.metrics(values, done)
+            values = _validate(job, latest, health, display)
+            record(values, done)
             latest |= values
         better = validate and latest.get("valid/loss", math.inf) < job.best
         if better:
@@ -60,9 +62,21 @@ def fit(job: Job, folder: Path, tracker: Tracker, display: Display, stop: Stop) 
             job.save(folder / "best.safetensors")
         if save:
             job.save(folder / "last.safetensors")
-        if stop.requested:
+        if halt:
             break
     return latest
+
+
+def _validate(job: Job, latest: Mapping[str, float], health: Health | None, display: Display) -> dict[str, float]:
+    """The losses on validation windows, said, and the spread of z and c where somebody looks at it."""
+    values = validation(job)
+    if values:
+        display.say(f"step {job.step}: validation loss {values['valid/loss']:.3f} on unseen speakers")
+    return values | (health.examine({**latest, **values}) if health else {})
+
+
+def _keep_quiet(values: Mapping[str, float], step: int) -> None:
+    """What a process records that does not track."""
 
 
 @torch.no_grad()
@@ -70,11 +84,11 @@ def validation(job: Job) -> dict[str, float]:
     """Loss and accuracy on the same windows and negatives every time, of speakers that are not trained on."""
     if job.valid is None:
         return {}
-    meter = Meter(0.0)
-    job.model.eval()
+    meter = Meter(0.0, job.world)
+    job.train(False)
     for batch, waveform in job.valid.batches(0, job.recipe.training.validate_batches, job.device):
         meter.add(job.losses(waveform, torch_generator(job.device, derive(job.recipe.seed, "valid"), batch)))
-    job.model.train()
+    job.train(True)
     return meter.read("valid")
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cpc.distributed import World
 from cpc.objective import Losses
 
 
@@ -15,10 +16,10 @@ class NotFinite(RuntimeError):
 
 
 class Meter:
-    """Sums since the last `read`."""
+    """Sums since the last `read`. What is asked of it is about all processes, which must ask at the same step."""
 
-    def __init__(self, seconds_a_step: float) -> None:
-        self._audio = seconds_a_step
+    def __init__(self, seconds_a_step: float, world: World) -> None:
+        self._audio, self._world = seconds_a_step, world
         self._reset()
 
     def _reset(self) -> None:
@@ -36,13 +37,13 @@ class Meter:
 
     @property
     def finite(self) -> bool:
-        return self._sum is None or bool(torch.isfinite(self._sum).all())
+        return self._sum is None or bool(torch.isfinite(self._world.mean(self._sum)).all())
 
     def read(self, prefix: str) -> dict[str, float]:
         """The means since the last reading, named for MLflow's charts, and start again."""
         if self._sum is None:
             return {}
-        loss, norm, *rest = (self._sum / self._count).tolist()
+        loss, norm, *rest = self._world.mean(self._sum / self._count).tolist()
         steps = len(rest) // 2
         values = {f"{prefix}/loss": loss}
         if not math.isnan(self._ceiling):  # the loss bounds the information

@@ -30,12 +30,18 @@ class DataConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
-    """How long, on what, and how often things are written. Intervals are in steps (updates)."""
+    """How long, on what, and how often things are written. Intervals are in steps (updates).
+
+    accumulate: micro-batches whose union is the batch of a step. hold: the share of a GPU's free memory that the
+    corpus may take there; a larger one is streamed. compile: the encoder, by torch.compile.
+    """
 
     steps: Annotated[int, Field(ge=1)] = 10_000
     device: str = "auto"
     precision: Precision = "auto"
     compile: bool = False
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    hold: Annotated[float, Field(ge=0, le=1)] = 0.5
     log_every: Annotated[int, Field(ge=1)] = 50
     validate_every: Annotated[int, Field(ge=1)] = 500
     validate_batches: Annotated[int, Field(ge=1)] = 16

@@ -2,12 +2,15 @@
 
 runs/NAME/ holds config.yaml (every setting), run.json (name, MLflow id, status, latest metrics), last.safetensors and
 best.safetensors. Each file is written whole or not at all, so that a kill at any moment leaves a folder to go on from.
+
+Under torchrun all processes train one run. The first one decides which, and it alone writes, tracks and shows.
 """
 
 import fcntl
+import itertools
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 
 from cpc import distributed
 from cpc.config import InputError, dump, flatten, load
+from cpc.distributed import World
 from cpc.files import write_json, write_text
 from cpc.tracking import RUNS, Status, Tracker
 from cpc.training.display import Display
@@ -51,17 +55,27 @@ def train(
 ) -> Run:
     """Train a recipe as runs/NAME, or go on with it where it stopped.
 
-    A run of that name with the same settings is resumed, or given back if it is finished. `parent` is the id of the
+    A run of that name with the same settings is resumed, or given back if it is finished. Where torchrun has started
+    its processes again after a failure, the run that failed is found without its name. `parent` is the id of the
     MLflow run that a new one is shown under (a sweep).
 
     Raises:
         InputError: a run of that name has other settings, or is being trained by another process.
         NotFinite: the loss is not a number; the last good checkpoint is kept.
     """
-    folder = Path(root) / name if name else _free_folder(Path(root), recipe.experiment)
-    if (folder / "config.yaml").exists():
-        _must_agree(folder, recipe)
-    return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress, parent)
+
+    def choose() -> tuple[Path, Run | None]:
+        folder = Path(root) / name if name else _unnamed(Path(root), recipe)
+        if differ := _differences(folder, recipe):
+            raise InputError(
+                f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
+                f"choose another --name, or go on with it by --resume {folder}"
+            )
+        return folder, _finished(folder, recipe)
+
+    with _world(recipe) as world:
+        folder, finished = world.agreed(choose)
+        return finished or _train(Job.start(recipe, world), folder, progress, parent)
 
 
 def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
@@ -72,44 +86,63 @@ def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = T
     other = [o for o in overrides if not o.startswith("training.")]
     if other:
         raise InputError(f"override {other[0]!r}: a resumed run keeps its settings; only training.* may change")
-    recipe = load(Recipe, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), overrides)
-    return _finished(folder, recipe) or _train(Job.start(recipe), folder, progress)
+    recipe = _settings(folder, overrides)
+    with _world(recipe) as world:
+        finished = world.agreed(lambda: _finished(folder, recipe))
+        return finished or _train(Job.start(recipe, world), folder, progress)
+
+
+@contextmanager
+def _world(recipe: Recipe) -> Iterator[World]:
+    """The processes that train together; the end of one of them ends the others in one line."""
+    try:
+        with distributed.start(recipe.training.device) as world:
+            yield world
+    except ConnectionError as error:
+        raise SystemExit(f"cpc: {error}; the same command goes on from the last checkpoint") from None
 
 
 def _train(job: Job, folder: Path, progress: bool, parent: str | None = None) -> Run:
     """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        write_text(folder / "config.yaml", yaml.safe_dump(dump(job.recipe), sort_keys=False))
+    with ExitStack() as inside:
+        job.world.agreed(lambda: inside.enter_context(_entered(folder, job.recipe)))
         return _tracked(job, folder, progress, parent)
 
 
 def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
-    recipe, known = job.recipe, _read_json(folder / "run.json")
-    if (folder / "last.safetensors").exists():
-        job.restore(folder / "last.safetensors")
+    last, recipe = folder / "last.safetensors", job.recipe
+    known, saved = job.world.agreed(lambda: (_read_json(folder / "run.json"), last.exists()))
+    if saved:
+        job.restore(last)
     settings = flatten(dump(recipe))
-    tracker = Tracker(recipe.experiment, folder.name, settings, known.get("run_id"), folder.parent, parent)
-    job.identity = {"name": folder.name, "run_id": tracker.run_id}
-    _write_state(folder, job, "RUNNING", known.get("metrics", {}))
-    display = Display(folder.name, job.step, recipe.training.steps, progress)
+    tracker = None
+    if job.world.first:
+        tracker = Tracker(recipe.experiment, folder.name, settings, known.get("run_id"), folder.parent, parent)
+    run_id = job.world.agreed(lambda: tracker.run_id if tracker else "")
+    job.identity = {"name": folder.name, "run_id": run_id}
+    display = Display(folder.name, job.step, recipe.training.steps, progress and job.world.first)
     status: Status = "FAILED"
     metrics = dict(known.get("metrics", {}))
     try:
-        _introduce(job, tracker, display)
+        if tracker:
+            _write_state(folder, job, "RUNNING", metrics)
+            _introduce(job, tracker, display)
+        if job.hold():
+            display.say("the corpus is held on the GPU")
         with stoppable() as stop:
             metrics |= fit(job, folder, tracker, display, stop)
         status = "KILLED" if job.step < recipe.training.steps else "FINISHED"
-        if status == "FINISHED":
+        if tracker and status == "FINISHED":
             _publish(folder, tracker)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         display.close()
-        tracker.close(status)
-        _write_state(folder, job, status, metrics)
-    return Run(folder, tracker.run_id, status, metrics, job.step, job.seconds)
+        if tracker:
+            tracker.close(status)
+            _write_state(folder, job, status, metrics)
+    return Run(folder, run_id, status, metrics, job.step, job.seconds)
 
 
 def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
@@ -117,6 +150,8 @@ def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
     device = distributed.device_name(job.device)
     hours = float(job.windows.lengths.sum()) / job.corpus.sample_rate / 3600
     parameters = sum(p.numel() for p in job.parameters)
+    if job.world.size > 1:
+        device = f"{job.world.size} processes, each {device}"
     tracker.tag({"device": device, "precision": job.precision, "corpus_digest": job.corpus.digest})
     tracker.corpus(job.corpus, "training")
     display.say(
@@ -146,32 +181,40 @@ def _finished(folder: Path, recipe: Recipe) -> Run | None:
     return Run(folder, state["run_id"], "FINISHED", state["metrics"], state["step"], state["seconds"])
 
 
-def _must_agree(folder: Path, recipe: Recipe) -> None:
-    old = flatten(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-    new = flatten(dump(recipe))
-    differ = [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-    if differ:
-        raise InputError(
-            f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
-            f"choose another --name, or go on with it by --resume {folder}"
-        )
+def _differences(folder: Path, recipe: Recipe) -> list[str]:
+    """Settings of the run in a folder that a recipe would change."""
+    if not (folder / "config.yaml").exists():
+        return []
+    old, new = flatten(dump(_settings(folder))), flatten(dump(recipe))
+    return [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
 
 
-def _free_folder(root: Path, experiment: str) -> Path:
-    number = 1
-    while (root / f"{experiment}-{number:03d}").exists():
-        number += 1
-    return root / f"{experiment}-{number:03d}"
+def _settings(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run; settings that did not exist when it began have their defaults."""
+    return load(Recipe, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), overrides)
+
+
+def _unnamed(root: Path, recipe: Recipe) -> Path:
+    """A new folder; where torchrun starts again what has failed, the newest one with work left on this recipe."""
+    folders = (root / f"{recipe.experiment}-{number:03d}" for number in itertools.count(1))
+    old = list(itertools.takewhile(Path.exists, folders))
+    for folder in reversed(old if distributed.restarts() else []):
+        begun = (folder / "config.yaml").exists() and not _differences(folder, recipe)
+        if begun and not _finished(folder, recipe):
+            return folder
+    return root / f"{recipe.experiment}-{len(old) + 1:03d}"
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Only one process trains a run; the lock goes with the process, however it ends."""
+def _entered(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """The folder, with the settings written. Only one job trains a run; its lock ends with it, whatever happens."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another process is training this run; wait for it or stop it") from None
+        write_text(folder / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
         yield
 
 

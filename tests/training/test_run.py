@@ -115,6 +115,15 @@ def test_a_finished_run_is_given_back_and_another_recipe_is_refused(whole: cpc.R
         cpc.resume(whole.path, ["optim.lr=0.1"])
 
 
+def test_a_run_from_before_a_setting_existed_has_its_default(whole: cpc.Run, tones: Path) -> None:
+    config = whole.path / "config.yaml"
+    text = config.read_text()
+    assert "  accumulate: 1\n" in text
+    config.write_text(text.replace("  accumulate: 1\n", ""))
+    assert cpc.train(recipe(tones), name="whole", root=whole.path.parent, progress=False) == whole
+    config.write_text(text)
+
+
 def test_best_is_a_copy_that_training_leaves_alone(tones: Path, tmp_path: Path) -> None:
     """The learning rate explodes half way: the best checkpoint stays what it was."""
     good = cpc.train(recipe(tones, "training.steps=20"), name="run", root=tmp_path, progress=False)

@@ -1,0 +1,71 @@
+"""Training on a GPU: it never waits for the device within a step, and two GPUs equal one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+import cpc
+from cpc.distributed import World, start
+from cpc.training.job import Job
+from cpc.training.recipe import Recipe
+
+pytestmark = pytest.mark.cuda
+
+
+def recipe(corpus: Path, *overrides: str) -> Recipe:
+    settings = {
+        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
+        "model": {"encoder": {"channels": 32, "norm": "channel"}, "context": {"hidden": 32}},
+        "loss": {"steps": 4, "negatives": {"count": 16}},
+        "windows": {"samples": 4000, "batch": 8},
+        "optim": {"lr": 1e-3, "clip": 1.0},
+    }
+    return cpc.load_config(settings, overrides)
+
+
+def updates(job: Job, steps: int) -> list[torch.Tensor]:
+    job.model.train()
+    return [job.update(step, wave)[0].loss.detach() for step, wave in job.windows.batches(0, steps, job.device)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("hold", [False, True])
+def test_no_step_waits_for_the_device(tones: Path, cuda: torch.device, precision: str, hold: bool) -> None:
+    """After the first, which sets kernels up, PyTorch raises an error at whatever would synchronise."""
+    job = Job.start(recipe(tones, f"training.precision={precision}", f"training.hold={0.5 if hold else 0}"))
+    assert job.hold() == hold
+    updates(job, 2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = updates(job, 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(loss) for loss in losses)
+
+
+def test_a_held_corpus_trains_as_a_streamed_one(tones: Path, cuda: torch.device) -> None:
+    jobs = [Job.start(recipe(tones, "training.precision=fp32", f"training.hold={share}")) for share in (0, 0.5)]
+    assert [job.hold() for job in jobs] == [False, True]
+    streamed, held = (torch.stack(updates(job, 5)) for job in jobs)
+    torch.testing.assert_close(held, streamed)
+
+
+def process(rank: int, folder: Path, corpus: Path) -> None:
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29555", "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with start("cuda") as world:
+        job = Job.start(recipe(corpus, "training.precision=fp32", "loss.gather=true"), world)
+        losses = [world.mean(loss) for loss in updates(job, 5)]
+        if world.first:
+            torch.save(torch.stack(losses).cpu(), folder / "losses.pt")
+
+
+def test_two_gpus_equal_one(tones: Path, tmp_path: Path, cuda: torch.device) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    mp.spawn(process, (tmp_path, tones), 2)
+    one = Job.start(recipe(tones, "training.precision=fp32"), World(cuda))
+    torch.testing.assert_close(torch.load(tmp_path / "losses.pt"), torch.stack(updates(one, 5)).cpu())
