@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     )
     from cpc.contrast.functional import info_nce, nce, nt_xent, pair_margin, sup_con, triplet, triplet_of
     from cpc.corpus import Corpus
-    from cpc.evaluation.embed import embed
+    from cpc.evaluation.embedding.embed import embed
     from cpc.model import CPC, Latents, ModelConfig, build, load
     from cpc.objective import CPCLoss, Losses
+    from cpc.streaming import Stream, stream
     from cpc.training.recipe import Recipe, load_config
     from cpc.training.run import Run, resume, train
     from cpc.waveform import read_audio
@@ -51,9 +52,10 @@ _HOMES = {
     ),
     "cpc.contrast.functional": ("info_nce", "nce", "nt_xent", "pair_margin", "sup_con", "triplet", "triplet_of"),
     "cpc.corpus": ("Corpus",),
-    "cpc.evaluation.embed": ("embed",),
+    "cpc.evaluation.embedding.embed": ("embed",),
     "cpc.model": ("CPC", "Latents", "ModelConfig", "build", "load"),
     "cpc.objective": ("CPCLoss", "Losses"),
+    "cpc.streaming": ("Stream", "stream"),
     "cpc.training.recipe": ("Recipe", "load_config"),
     "cpc.training.run": ("Run", "resume", "train"),
     "cpc.waveform": ("read_audio",),
@@ -79,6 +81,7 @@ __all__ = [
     "Recipe",
     "Run",
     "SemiHard",
+    "Stream",
     "Triplet",
     "Uniform",
     "Within",
@@ -93,6 +96,7 @@ __all__ = [
     "pair_margin",
     "read_audio",
     "resume",
+    "stream",
     "sup_con",
     "train",
     "triplet",

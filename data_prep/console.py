@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -23,15 +22,6 @@ def run(app: typer.Typer) -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command continues where it stopped", err=True)
         sys.exit(130)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """`2/8`, the second of eight parts of the work, as (2, 8). Raises InputError."""
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
-    i, n = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= i <= n:
-        raise InputError(f"shard={text}: must be I/N with 1 <= I <= N, for example 2/8 for the second of eight parts")
-    return i, n
 
 
 def say_packed(report: PackReport, out: Path, start: float) -> None:

@@ -18,9 +18,9 @@ import typer
 from cpc.audio import walk_audio
 from cpc.config import InputError
 from cpc.corpus import Corpus, Source, pack
-from cpc.corpus.listing import Listing, common_folder, listed, take_shard
+from cpc.corpus.listing import Listing, common_folder, listed, parse_shard, take_shard
 from cpc.files import write_json
-from data_prep.console import parse_shard, run, say_packed
+from data_prep.console import run, say_packed
 from data_prep.cutting import CUTS, Rules, cut_files
 from data_prep.labels import LABELS, take_phones
 from data_prep.metadata import Join, compile_pattern, describe, name_by_pattern, parent_name, read_table

@@ -14,8 +14,9 @@ import typer
 
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Corpus, read_cpc_phones
+from cpc.corpus.listing import parse_shard
 from cpc.version import __version__
-from data_prep.console import parse_shard, run
+from data_prep.console import run
 from data_prep.intake import Labels, check_scheme, take
 from data_prep.processes import cores
 from data_prep.textgrid import PhoneSet, take_textgrids

@@ -20,12 +20,12 @@ import typer
 from cpc.audio import SAMPLE_RATE, Undecodable, probe, walk_audio
 from cpc.config import InputError
 from cpc.corpus import Source, pack
-from cpc.corpus.listing import Listing, common_folder, listed, take_shard
+from cpc.corpus.listing import Listing, common_folder, listed, parse_shard, take_shard
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import relative
 from cpc.corpus.stream import stream
 from cpc.files import atomic
-from data_prep.console import parse_shard, run, say_packed
+from data_prep.console import run, say_packed
 from data_prep.cutting import Rules, segment_id
 from data_prep.metadata import one_line
 

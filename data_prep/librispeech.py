@@ -18,10 +18,10 @@ from rich.filesize import decimal
 from cpc.audio import walk_audio
 from cpc.config import InputError
 from cpc.corpus import Corpus, pack
-from cpc.corpus.listing import Listing, common_folder, listed, take_shard
+from cpc.corpus.listing import Listing, common_folder, listed, parse_shard, take_shard
 from cpc.files import write_json
 from data_prep.catalogue import LIBRISPEECH, Archive, Catalogue, read_catalogue
-from data_prep.console import parse_shard, run
+from data_prep.console import run
 from data_prep.download import fetch_all, find_archive
 from data_prep.labels import take_cpc
 from data_prep.metadata import describe

@@ -26,6 +26,7 @@ def cli(*words: str) -> "subprocess.CompletedProcess[str]":
         (["sweep", "nowhere.yaml"], "cpc: sweep=nowhere.yaml: no such file"),
         (["embed", "nowhere", "in", "out"], "cpc: nowhere: no such file or folder"),
         (["compare", "nothing"], "cpc: experiment=nothing: not in"),
+        (["embed", "x", "y", "z", "--shard", "3/2"], "cpc: shard=3/2: must be I/N with 1 <= I <= N"),
         (["embed", "x", "y", "z", "--device", "tpu9"], "cpc: device=tpu9: not a device"),
     ],
 )

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli import audio, judge, learn, probe
+from cpc.cli import audio, judge, learn, probe, verify
+from cpc.cli.arguments import complain
 from cpc.config import InputError
 
 
@@ -14,8 +15,7 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        for line in str(error).splitlines():
-            print(f"cpc: {line}", file=sys.stderr)
+        complain(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         print("cpc: interrupted", file=sys.stderr)
@@ -58,6 +58,7 @@ for verb in (
     probe.probe,
     judge.evaluate,
     judge.abx,
+    verify.verify,
     judge.compare,
     judge.figures,
 ):

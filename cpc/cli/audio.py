@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,19 +28,42 @@ def corpus(
 
 def embed(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a .safetensors checkpoint.")],
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of them.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the .npy files.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of any number of them.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features.")],
     layer: Annotated[Layer, typer.Option(help="z: local, without memory; c: with context.")] = Layer.c,
+    format: Annotated[
+        Literal["npy", "parquet", "numpy-shards"],
+        typer.Option(help="npy: one a file; parquet: one data set; numpy-shards: few large .npy with an index."),
+    ] = "npy",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N shares, into the same OUT.")] = "1/1",
+    precision: Annotated[Literal["fp32", "tf32", "bf16", "auto"], typer.Option(help="Of the computation.")] = "fp32",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Write one float32 .npy (frames × dim) for each audio file; subfolders are kept."""
+    """Write the features (float32, frames × dim) of audio files; a command that was killed goes on when it is repeated.
+
+    Files of any length, hours too. What gives no features is listed in OUT/skipped.tsv.
+    """
+    from cpc.corpus.listing import parse_shard
     from cpc.distributed import device as find_device
-    from cpc.evaluation.embed import embed as embed_files
+    from cpc.evaluation.embedding.embed import embed as embed_files
     from cpc.model import load
 
-    done = embed_files(load(model, find_device(device)), source, out, layer.value, progress=True)
-    for path, reason in done.skipped:
-        print(f"skipped {path}: {reason}", file=sys.stderr)
-    print(f"{len(done.written)} files written to {out}, {len(done.skipped)} skipped")
-    if not done.written:
+    share = parse_shard(shard)
+    done = embed_files(
+        load(model, find_device(device)),
+        source,
+        out,
+        layer.value,
+        format=format,
+        precision=precision,
+        shard=share,
+        workers=workers,
+        progress=True,
+    )
+    before = f" ({done.files - done.new} were there)" if done.files > done.new else ""
+    print(f"{done.files} files written to {out}{before}, {done.skips} skipped")
+    if done.skips:
+        print(f"reasons: {out / 'skipped.tsv'}", file=sys.stderr)
+    if not done.files:
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -89,13 +90,27 @@ def _source(id: str, text: str) -> Source:
     return Source(id, Path(path), *rest)
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/8`, the second of eight parts of the work, as (2, 8). Raises InputError."""
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+    if not found:
+        raise InputError(f"shard={text}: must be I/N with 1 <= I <= N, for example 2/8 for the second of eight parts")
+    return check_shard(int(found[1]), int(found[2]))
+
+
+def check_shard(i: int, n: int) -> tuple[int, int]:
+    """(i, n) where 1 <= i <= n; raises InputError for others."""
+    if not 1 <= i <= n:
+        raise InputError(f"shard={i}/{n}: must be I/N with 1 <= I <= N, for example 1/{max(n, 1)}")
+    return i, n
+
+
 def take_shard(sources: Iterable[Source], i: int, n: int) -> Listing:
     """Part i (1-based) of n: sorted by id, contiguous, of nearly equal size; the n parts together are all.
 
     Raises InputError unless 1 <= i <= n <= number of sources.
     """
-    if not 1 <= i <= n:
-        raise InputError(f"shard={i}/{n}: the first number must lie in 1..{max(n, 1)}, for example 1/{max(n, 1)}")
+    check_shard(i, n)
     listing = listed(sources)
     if n > len(listing):
         raise InputError(f"shard={i}/{n}: there are only {len(listing)} files to share out; use fewer shards")

@@ -52,8 +52,8 @@ def in_sweeps(table: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 def heading_of(task: str) -> str:
     """A column's heading in two lines: what is measured, and on what."""
     if is_error(task):
-        _, split, kind = task.split("/", 2)
-        return f"ABX error {kind} %\n({split})"
+        measure, split, kind = task.split("/", 2)
+        return f"{'ABX error' if measure == 'abx' else measure} {kind} %\n({split})"
     kind, _, split = task.rpartition("/")
     return f"{kind.replace('_', ' ')} %\n({split})"
 

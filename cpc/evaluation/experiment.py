@@ -1,8 +1,9 @@
 """An experiment as MLflow knows it: its runs, the settings in which they differ, and what their features are worth.
 
 Everything is read from MLflow, so it works on any tracking server. Results are metrics of the run that they judge,
-named probe/TASK/TEST_SPLIT/FEATURES/accuracy (or abx/SPLIT/TASK/FEATURES/error), with …/low and …/high. Baselines are
-runs tagged `kind=baseline`; the runs of a sweep name its own run, tagged `kind=sweep`, as their parent.
+named probe/TASK/TEST_SPLIT/FEATURES/accuracy (or abx/SPLIT/TASK/FEATURES/error, and verification/… alike), with …/low
+and …/high. Baselines are runs tagged `kind=baseline`; the runs of a sweep name its own run, tagged `kind=sweep`, as
+their parent.
 """
 
 import json
@@ -26,14 +27,16 @@ BASELINE, SWEEP = "baseline", "sweep"
 PARENT = "mlflow.parentRunId"
 UNCOMPARED = ("data.corpus", "experiment", "training.device")  # where things lie is not how they differ
 MEASURES = {"accuracy": 1, "error": -1}  # the last part of a metric's name: is more better, or less?
-KINDS = ("probe", "abx")  # the first part
+ERRORS = ("abx", "verification")  # the first part of error rates,
+KINDS = ("probe", *ERRORS)  # and of all results
 
 
 @dataclass(frozen=True)
 class Row:
     """One kind of features of one run.
 
-    metrics: TASK/TEST_SPLIT (or abx/SPLIT/TASK, whose values are error rates) → value with its 95% interval.
+    metrics: TASK/TEST_SPLIT (or abx/SPLIT/TASK and verification/SPLIT/TASK, whose values are error rates) → value
+        with its 95% interval.
     results: the same task → what was found utterance by utterance, where that was recorded.
     sweep: the name of the sweep that the run belongs to.
     """
@@ -195,13 +198,13 @@ def differing(table: Sequence[Row]) -> list[str]:
 
 
 def tasks(table: Sequence[Row]) -> list[str]:
-    """TASK/TEST_SPLIT of every result that any row has: probes first, phones before speakers, then ABX."""
+    """TASK/TEST_SPLIT of every result that any row has: probes first, phones before speakers, then error rates."""
     return sorted({task for row in table for task in row.metrics}, key=lambda task: (is_error(task), task))
 
 
 def is_error(task: str) -> bool:
     """True where less is better."""
-    return task.startswith("abx/")
+    return task.partition("/")[0] in ERRORS
 
 
 def best_row(table: Sequence[Row], task: str) -> Row:

@@ -1,27 +1,19 @@
-"""Frozen features of many utterances, in padded batches, equal to those of each utterance alone.
+"""Frozen features of many utterances, in padded batches, equal to those of each utterance alone."""
 
-One utterance at a time is slow for two reasons: batches of one, and a new shape at nearly every call, for
-which the convolutions are planned anew. Here utterances of similar length share a batch, and lengths are
-rounded up to eight shapes an octave, so that padding adds less than an eighth to the samples of all but the
-shortest utterances.
-"""
-
-import ctypes
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.corpus.progress import show_progress
 from cpc.distributed import keep_freed_memory
+from cpc.evaluation.embedding.batches import batches, evaluating, give_memory_back
 from cpc.evaluation.layers import Layer, LayerName, check_layer, layers_of
 from cpc.model import CPC
 
@@ -113,7 +105,7 @@ def extract(
     for layer in layers:
         check_layer(model, layer)
     plan = _plan(features, corpus, rows, last_of, batch_samples, progress)
-    with _evaluating(model):
+    with evaluating(model):
         tables = _fill(forward, plan, next(model.parameters()).device)
     return {layer: _windowed(tables[layer], plan, len(rows), last_of) for layer in layers}
 
@@ -154,12 +146,8 @@ class _Plan:
     progress: bool
 
     def batches(self) -> Iterator[tuple[Int64[np.ndarray, " batch"], int]]:
-        """Pieces and padded length of each batch, longest first, where memory is at its highest."""
-        padded = np.array([_rounded_up(int(n)) for n in self.samples], dtype=np.int64)
-        for length in np.unique(padded)[::-1].tolist():
-            places = np.flatnonzero(padded == length)
-            size = max(1, self.batch_samples // length)
-            yield from ((places[start : start + size], length) for start in range(0, len(places), size))
+        """Pieces and padded length of each batch."""
+        return batches(self.samples, _SHORTEST, self.batch_samples)
 
     def waveform(self, places: Int64[np.ndarray, " batch"], length: int) -> Float32[Tensor, "batch sample"]:
         """Zero-padded audio in [−1, 1)."""
@@ -194,13 +182,6 @@ def _windowed(table: FrameTable, plan: _Plan, utterances: int, window: int | Non
     return FrameTable(table.frames[last], np.concatenate([[0], np.cumsum(counts)]))
 
 
-def _rounded_up(samples: int) -> int:
-    """The next of the lengths k · 2^j with k = 8 … 15: less than an eighth more."""
-    samples = max(samples, _SHORTEST)
-    step = 1 << (samples.bit_length() - 4)
-    return -(-samples // step) * step
-
-
 @torch.inference_mode()
 def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameTable]:
     keep_freed_memory(device)
@@ -224,22 +205,3 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
                 bar.tick(n)
     give_memory_back(device)
     return {name: FrameTable(table, offsets) for name, table in frames.items()}
-
-
-def give_memory_back(device: torch.device) -> None:
-    """Let malloc return what `keep_freed_memory` made it keep: holes of one batch's shape do not fit the next one's,
-    and would add up to several times the memory of a batch.
-    """
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and the mode that was before afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

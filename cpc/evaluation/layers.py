@@ -59,7 +59,7 @@ class Layer:
 
 def check_layer(model: CPC, layer: LayerName) -> None:
     """Raise InputError unless every part of `layer` is one of the model's."""
-    known = ["z", "c", *(f"c{number}" for number in range(1, _depth(model) + 1))]
+    known = ["z", "c", *(f"c{number}" for number in range(1, model.context.depth + 1))]
     if unknown := [part for part in layer.split("+") if part not in known]:
         rule = f"the model has {', '.join(known)}, and sums of these such as z+c (side by side)"
         raise InputError(f"layer={layer}: {unknown[0] or 'an empty name'} is not a layer; {rule}")
@@ -72,21 +72,8 @@ def layers_of(
     latents = model(waveform, lengths)
     parts: dict[str, Tensor] = {"z": latents.z, "c": latents.c}
     for part in {part for layer in layers for part in layer.split("+")} - parts.keys():
-        parts[part] = _first_layers(model.context.rnn, int(part.removeprefix("c")))(latents.z)[0]
+        parts[part] = model.context.below(latents.z, int(part.removeprefix("c")))
     return {layer: torch.cat([parts[part] for part in layer.split("+")], dim=-1) for layer in layers}
-
-
-def _depth(model: CPC) -> int:
-    """Layers of the context network, counted from below; the last one is c."""
-    rnn = model.context.rnn
-    return rnn.num_layers if isinstance(rnn, nn.RNNBase) else 0
-
-
-def _first_layers(rnn: nn.GRU, count: int) -> nn.RNNBase:
-    """The recurrent network cut off after `count` layers, with the same weights."""
-    lower = type(rnn)(rnn.input_size, rnn.hidden_size, count, batch_first=True)
-    lower.load_state_dict({name: weight for name, weight in rnn.state_dict().items() if name in lower.state_dict()})
-    return lower.to(next(rnn.parameters()).device)
 
 
 def _weights_digest(model: nn.Module) -> str:

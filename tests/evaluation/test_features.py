@@ -8,7 +8,6 @@ import torch
 
 from cpc.config import InputError, validate
 from cpc.corpus import Corpus
-from cpc.evaluation import features as features_module
 from cpc.evaluation.features import Features, Layer, extract, extract_features
 from cpc.model import CPC, ModelConfig, build
 from cpc.nn.frontends import MFCC39, LogMel
@@ -88,13 +87,6 @@ def test_the_model_keeps_its_mode(chords: Corpus) -> None:
     extract(subject, chords, np.arange(4))
     assert subject.training
     assert all(torch.equal(value, before[name]) for name, value in subject.state_dict().items())
-
-
-def test_padding_is_less_than_an_eighth_and_shapes_are_few() -> None:
-    lengths = range(1 << 13, 1 << 19, 97)
-    padded = [features_module._rounded_up(n) for n in lengths]
-    assert all(n <= p < n * 9 / 8 for n, p in zip(lengths, padded, strict=True))
-    assert len(set(padded)) <= 8 * 6 + 1  # eight an octave, six octaves, and the end of the last
 
 
 def test_settings_tell_models_apart() -> None:

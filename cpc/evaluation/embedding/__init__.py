@@ -1,0 +1,1 @@
+"""Features of audio files on disk: many short files in padded batches, long ones in constant memory, restartable."""

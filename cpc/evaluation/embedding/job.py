@@ -1,0 +1,194 @@
+"""The work of `cpc embed`: headers, decoding, computation and writing of different batches at the same time.
+
+Each is a step of one chain of iterators, with a few batches under way between two steps; what is in memory does not
+depend on the number of files.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from threading import Event
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cpc.audio import Undecodable
+from cpc.corpus.progress import Progress, show_progress
+from cpc.distributed import allow_tf32, keep_freed_memory
+from cpc.evaluation.embedding.formats import Frames, open_part
+from cpc.evaluation.embedding.ledger import Ledger, Record
+from cpc.evaluation.embedding.listing import File, Listing
+from cpc.evaluation.embedding.reading import Batch, Reading, ahead, flat, pieces, too_short
+from cpc.evaluation.layers import Layer
+from cpc.model import CPC, Latents
+from cpc.streaming import stream
+
+LayerName = Literal["z", "c"]
+_SPOOLED = 1 << 13  # frames of a long file that are copied at a time
+
+
+class _Done(NamedTuple):
+    """A batch with its features, on the device (file, frame, dim) and on the CPU, and the samples they took."""
+
+    batch: Batch
+    features: Tensor | None
+    frames: list[Frames]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which files go through which model into which folder; `shard` (i, n) is every n-th block from the i-th on."""
+
+    model: CPC
+    layer: LayerName
+    precision: Literal["fp32", "tf32", "bf16"]
+    ledger: Ledger
+    listing: Listing
+    shard: tuple[int, int]
+    workers: int
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that determines the features and the files that they are in."""
+        kind = {"precision": self.precision, "format": self.ledger.format}
+        return {**Layer(self.model, self.layer).settings, **kind}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def run(self, batch_samples: int, progress: bool) -> int:
+        """Embed what is missing; gives the number of files that were."""
+        keep_freed_memory(self.device)
+        allow_tf32(self.precision != "fp32")
+        files = sum(len(block) for _, block in self._missing())
+        reading = Reading(self.listing.root, self.model, batch_samples, self._frames_written)
+        piece = max(1, batch_samples // 8 // self.model.hop) * self.model.hop  # a row gains nothing from length
+        stop = Event()  # after an error or Ctrl-C a long file ends at its next piece
+        with (
+            ThreadPoolExecutor(self.workers) as pool,
+            ThreadPoolExecutor(1) as computer,
+            ThreadPoolExecutor(1) as fetcher,
+            show_progress("embed", files, self.model.sample_rate, progress) as bar,
+        ):
+            plans = ahead(pool, reading.plan, self._missing(), 1)
+            ready = ahead(pool, reading.read, flat(plans), self.workers + 1)
+            computed = ahead(computer, partial(self._compute, pool, piece, stop), ready, 1)
+            fetched = ahead(fetcher, self._fetch, computed, 1)
+            try:
+                blocks = groupby(fetched, key=lambda done: done.batch.block)
+                return sum(self._write(number, results, bar) for number, results in blocks)
+            finally:
+                stop.set()
+
+    def _missing(self) -> Iterator[tuple[int, list[File]]]:
+        for number, files in self.listing.blocks(*self.shard):
+            if not self.ledger.is_complete(number, files):
+                yield number, files
+
+    def _frames_written(self, file: File) -> int | None:
+        return self.ledger.frames_written(file, self.listing.root / file.path)
+
+    @torch.inference_mode()
+    def _compute(self, pool: Executor, piece: int, stop: Event, batch: Batch) -> _Done:
+        """The features of a batch. On a GPU this only starts the computation."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            if batch.long:
+                return self._compute_long(pool, piece, stop, batch)
+            if batch.waves is None:
+                return _Done(batch, None, [], 0)
+            waves, lengths = batch.waves.to(self.device, non_blocking=True), None
+            if min(batch.lengths) < waves.shape[1]:
+                lengths = torch.tensor(batch.lengths).to(self.device, non_blocking=True)
+            return _Done(batch, self._of(self.model(waves, lengths)), [], sum(batch.lengths))
+
+    def _compute_long(self, pool: Executor, piece: int, stop: Event, batch: Batch) -> _Done:
+        """The features of one long file, piece by piece to a file of their own: it may turn out to be damaged."""
+        (file,), samples, streamed = batch.files, 0, stream(self.model)
+        spool = self.ledger.spool(file)
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        waves = pieces(self.listing.root / file.path, self.model.sample_rate, piece)
+        try:
+            with spool.open("wb") as target:
+                for wave in _prefetched(pool, waves):
+                    if stop.is_set():
+                        raise CancelledError
+                    samples += len(wave)
+                    target.write(self._array(streamed(torch.from_numpy(wave)[None]))[0].data)
+                target.write(self._array(streamed.close())[0].data)
+            reason = too_short(self.model, samples)
+        except Undecodable as error:
+            reason = error.reason
+        if reason:
+            spool.unlink()
+            batch.skipped.append((file, reason))
+            return _Done(batch, None, [], 0)
+        return _Done(batch, None, [Frames(file, streamed.frames, partial(_spooled, spool, self._dim))], samples)
+
+    def _fetch(self, done: _Done) -> _Done:
+        """Wait for the computation; the frames of each file on the CPU."""
+        if done.features is None:
+            return done
+        arrays = done.features.float().cpu().numpy()
+        counts = [self.model.frames(length) for length in done.batch.lengths]
+        own = zip(done.batch.files, counts, arrays, strict=True)
+        return done._replace(
+            features=None, frames=[Frames(file, n, partial(_whole, rows[:n])) for file, n, rows in own]
+        )
+
+    def _write(self, number: int, results: Iterable[_Done], bar: Progress) -> int:
+        """Write a block's features, then its record; gives the number of files that have been embedded."""
+        record, new = Record([], []), 0
+        with open_part(self.ledger.format, self.ledger.out, number, self._dim) as add:
+            for done in results:
+                starts = add(done.frames)
+                for (file, count, _), start in zip(done.frames, starts, strict=True):
+                    record.rows.append([file.id, file.shown, count, start])
+                record.rows.extend([file.id, file.shown, count, 0] for file, count in done.batch.present)
+                record.skipped.extend([file.shown, reason] for file, reason in done.batch.skipped)
+                if done.batch.long:
+                    self.ledger.spool(done.batch.files[0]).unlink(missing_ok=True)
+                new += len(done.frames)
+                files = len(done.frames) + len(done.batch.skipped) + len(done.batch.present)
+                for place in range(files):
+                    bar.tick(0 if place else done.samples)
+        self.ledger.record(number, Record(sorted(record.rows), sorted(record.skipped)))
+        return new
+
+    @property
+    def _dim(self) -> int:
+        return self.model.dim if self.layer == "z" else self.model.hidden
+
+    def _of(self, latents: Latents) -> Tensor:
+        return latents.z if self.layer == "z" else latents.c
+
+    def _array(self, latents: Latents) -> Float32[np.ndarray, "batch frame dim"]:
+        return np.ascontiguousarray(self._of(latents).float().cpu().numpy())
+
+
+def _prefetched(
+    pool: Executor, waves: Iterator[Float32[np.ndarray, " sample"]]
+) -> Iterator[Float32[np.ndarray, " sample"]]:
+    """Pieces of a file, the next one on its way while one is being used."""
+    coming = pool.submit(next, waves, None)
+    while (wave := coming.result()) is not None:
+        coming = pool.submit(next, waves, None)
+        yield wave
+
+
+def _whole(frames: Float32[np.ndarray, "frame dim"]) -> list[Float32[np.ndarray, "frame dim"]]:
+    return [frames]
+
+
+def _spooled(path: Path, dim: int) -> Iterator[Float32[np.ndarray, "frame dim"]]:
+    with path.open("rb") as file:
+        while len(rows := np.fromfile(file, np.float32, _SPOOLED * dim)):
+            yield rows.reshape(-1, dim)

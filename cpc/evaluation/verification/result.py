@@ -1,0 +1,98 @@
+"""The result of speaker verification: error rates, their intervals, and the conditions that give them their meaning."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cpc.config import InputError
+from cpc.evaluation.verification.score import Estimate
+from cpc.evaluation.verification.trials import MOST
+from cpc.files import write_json
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """How well cosines of features tell whether two utterances are by one speaker.
+
+    eer: the rate at which false alarms and misses are equally frequent, with its 95% interval over speakers, 0 to 1;
+        0.5 is chance.
+    min_dcf: prior of a target → minimum detection cost with its interval; 1 is what deciding without listening costs.
+    train: the split whose mean was taken from all vectors; test: the split, or the file, that the trials are from.
+    listed: whether the trials are those of a file; other_chapters, most, seed: how they were drawn where not.
+    targets, non_targets, speakers, utterances: how many there are in the trials.
+    protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
+    """
+
+    features: str
+    eer: Estimate
+    min_dcf: Mapping[str, Estimate]
+    targets: int
+    non_targets: int
+    speakers: int
+    utterances: int
+    corpus: str
+    train: str
+    test: str
+    listed: bool
+    other_chapters: bool
+    most: int
+    seed: int
+    protocol: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
+        return _letters(self.features.lower().replace("-", ""))
+
+    @property
+    def task(self) -> str:
+        """eer, and whatever differs from the usual: numbers of different lists of trials never share a name."""
+        parts = ["eer"]
+        parts += ["listed"] if self.listed else []
+        parts += ["other_chapters"] if self.other_chapters else []
+        parts += [f"most_{self.most}"] if self.most != MOST else []
+        parts += [f"seed_{self.seed}"] if self.seed else []
+        return "-".join(parts)
+
+    @property
+    def where(self) -> str:
+        """The split or the list of trials in the letters of a metric or a file."""
+        return _letters(Path(self.test).stem)
+
+    @property
+    def file_name(self) -> str:
+        """Of its own among the results of a run."""
+        return f"{self.task}-{self.where}-{self.slug}.json"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        costs = {prior: list(cost) for prior, cost in self.min_dcf.items()}
+        return asdict(self) | {"eer": list(self.eer), "min_dcf": costs, "notes": list(self.notes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VerificationResult":
+        """The inverse of `to_dict`. Raises InputError where fields are missing or unknown."""
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        known, given = {field.name for field in fields(cls)}, set(values)
+        if wrong := sorted((needed - given) | (given - known)):
+            raise InputError(f"verification result: {', '.join(wrong)} missing or unknown; verify again")
+        costs = {prior: Estimate(*cost) for prior, cost in values["min_dcf"].items()}
+        lists = {"eer": Estimate(*values["eer"]), "min_dcf": costs, "notes": tuple(values.get("notes", ()))}
+        return cls(**{**values, **lists})
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: Path) -> "VerificationResult":
+        """Read what `write` wrote."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^\w.-]", "_", text)

@@ -1,0 +1,158 @@
+"""A verification session: the layers of a model beside the baselines, on the same trials; nothing is computed twice."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from cpc.corpus.corpus import Corpus
+from cpc.evaluation.baselines import announced, baseline_features
+from cpc.evaluation.features import Features
+from cpc.evaluation.layers import Layer, LayerName, check_layer
+from cpc.evaluation.leakage import pretraining_note
+from cpc.evaluation.protocol import REPLICATES
+from cpc.evaluation.verification.embeddings import Vectors, cosines, embeddings
+from cpc.evaluation.verification.material import Choice, Material, Rows, gather
+from cpc.evaluation.verification.result import VerificationResult
+from cpc.evaluation.verification.score import PRIORS, summarise
+from cpc.model import load
+from cpc.nn.frontends import WINDOW
+
+VERSION = 1  # part of every cache key: raise it when a change of code changes any number
+
+
+@dataclass(frozen=True)
+class Session:
+    """Trials, and where and how they are judged."""
+
+    material: Material
+    cache: Path | None = None
+    device: str = "cpu"
+    progress: bool = False
+
+
+def verify_run(
+    run: Path,
+    corpus: Corpus,
+    choice: Choice,
+    *,
+    layers: Sequence[LayerName] = ("z", "c"),
+    baselines: bool = True,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    pretrain_ids: Sequence[str] | None = None,
+) -> tuple[Material, list[VerificationResult]]:
+    """Verification by a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
+
+    `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
+    in `cache`. Raises InputError where there is nothing to compare, before anything is computed.
+    """
+    model = load(run, device)
+    for layer in layers:
+        check_layer(model, layer)
+    shortest = max(model.receptive_field, WINDOW)  # one for all features: they are judged on the same trials
+
+    def usable(samples: Rows) -> Bool[np.ndarray, " utterance"]:
+        long_enough: Bool[np.ndarray, " utterance"] = samples >= shortest
+        return long_enough
+
+    material = gather(corpus, choice, usable)
+    session = Session(material, cache, device, progress)
+    results: list[VerificationResult] = []
+    for group in baseline_features(model, layers, device) if baselines else ():
+        results += verify_cached(group, session)
+    own = verify_cached([Layer(model, layer) for layer in layers], session)
+    heard = pretraining_note(corpus, material.trials.rows, pretrain_ids)
+    return material, results + [replace(result, notes=result.notes + heard) for result in own]
+
+
+def verify_cached(group: Sequence[Features], session: Session) -> list[VerificationResult]:
+    """Verification by features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
+    cache, material = session.cache, session.material
+    places = [cache / f"{_key(features, material)}.json" if cache else None for features in group]
+    found = [_find(place, material) for place in places]
+    missing = [features for features, result in zip(group, found, strict=True) if result is None]
+    computed = iter(_vectors(missing, session) if missing else [])
+    results = []
+    for features, place, result in zip(group, places, found, strict=True):
+        results.append(result or _measured(features, next(computed), session))
+        if result is None and place is not None:
+            results[-1].write(place)
+    return results
+
+
+def _vectors(group: Sequence[Features], session: Session) -> list[Vectors]:
+    material = session.material
+    return embeddings(group, material.corpus, material.rows, device=session.device, progress=session.progress)
+
+
+def _measured(features: Features, vectors: Vectors, session: Session) -> VerificationResult:
+    material, trials = session.material, session.material.trials
+    speakers = material.corpus.groups("speaker")[1]
+    with announced(f"verification by {features.name}", session.progress) as said:
+        scores = cosines(vectors, material.rows, material.train, trials)
+        sides = speakers[np.stack([trials.first, trials.second])]
+        summary = summarise(scores, trials.target, sides, seed=material.choice.seed)
+        said.append(f"EER {summary.eer.value:.1%}")
+    targets = int(trials.target.sum())
+    return VerificationResult(
+        features=features.name,
+        eer=summary.eer,
+        min_dcf={f"{prior:g}": cost for prior, cost in summary.min_dcf.items()},
+        targets=targets,
+        non_targets=len(trials) - targets,
+        speakers=len(np.unique(sides)),
+        utterances=len(trials.rows),
+        **_conditions(material),
+    )
+
+
+def _conditions(material: Material) -> dict[str, Any]:
+    choice = material.choice
+    return {
+        "corpus": material.corpus.name,
+        "train": choice.train,
+        "test": choice.source,
+        "listed": choice.listed is not None,
+        "other_chapters": choice.other_chapters,
+        "most": choice.most,
+        "seed": choice.seed,
+        "protocol": _protocol(choice),
+        "notes": material.notes,
+    }
+
+
+def _protocol(choice: Choice) -> str:
+    other = " of different chapters" if choice.other_chapters else ""
+    drawn = f"at most {choice.most} trials of each kind{other}, speakers alike, seed {choice.seed}"
+    trials = f"trials of {Path(choice.source).name}" if choice.listed else drawn
+    return (
+        f"means of frames, centred on the mean of {choice.train}, scored by cosine; {trials}; EER by linear "
+        f"interpolation; minDCF with costs of 1, normalised; {REPLICATES} bootstrap replicates over speakers"
+    )
+
+
+def _find(place: Path | None, material: Material) -> VerificationResult | None:
+    """A cached result under the names by which its data go today; None where there is none that can be read."""
+    try:
+        result = VerificationResult.read(place) if place else None
+    except (FileNotFoundError, ValueError):
+        return None
+    return result and replace(result, **_conditions(material))
+
+
+def _key(features: Features, material: Material) -> str:
+    facts = {
+        "version": VERSION,
+        "features": {"name": features.name, **features.settings},
+        "material": material.digest,
+        "priors": PRIORS,
+        "replicates": REPLICATES,
+    }
+    return "verification-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,239 @@
+"""Verification from the outside: a trained run beside its baselines, recorded, kept, compared; and bad input."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cpc
+from cpc.cli.verify import verify
+from cpc.config import InputError
+from cpc.corpus import Corpus
+from cpc.evaluation import compare
+from cpc.evaluation.report import write_report
+from cpc.evaluation.verification.command import Asked, evaluate
+from cpc.evaluation.verification.embeddings import embeddings
+from cpc.evaluation.verification.material import Choice, gather
+from cpc.evaluation.verification.record import metric_name
+from cpc.evaluation.verification.result import VerificationResult
+from cpc.evaluation.verification.score import Estimate
+from cpc.evaluation.verification.session import Session, verify_cached
+from cpc.evaluation.verification.show import verification_table
+from cpc.nn.frontends import MFCC39, LogMel
+from cpc.tracking import connect
+from tests.evaluation.trained import save_untrained
+
+CROSSED = Choice("phone_test", "phone_train")  # of one speaker the mean, of the three others the trials
+QUIET = Asked(CROSSED, progress=False)
+
+
+def test_a_run_is_judged_beside_the_baselines_recorded_and_compared(chords: Corpus, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run = save_untrained(chords.path, root / "tiny", tracked=True)
+    results = evaluate(run, chords.path, replace(QUIET, keep_trials=tmp_path / "trials.txt"))
+    names = ["MFCC", "log-mel", "random z", "random c", "CPC z", "CPC c"]
+    assert [result.features for result in results] == names
+    # 36 utterances of three speakers: 3 · 12 · 11 / 2 pairs of one, and 3 · 12 · 12 of two
+    assert {(r.targets, r.non_targets, r.speakers, r.utterances) for r in results} == {(198, 432, 3, 36)}
+    assert len((tmp_path / "trials.txt").read_text().splitlines()) == 198 + 432
+    assert results[0].eer.value < 0.25  # a hum at 100, 160 or 220 Hz is in the lowest bands
+    # 12 utterances in 3 chapters of 4: 6 of each chapter's pairs, three speakers
+    assert results[0].notes[0].startswith("54 of 198 target trials share a chapter: ")
+    assert "mean of 12 utterances of phone_test was taken from all vectors" in results[0].notes[1]
+    assert results[-1].notes[-1].startswith("Pretraining heard 3 of 3 test speakers, 9 of 9 test chapters and 36 of 36")
+    for result in results:
+        assert VerificationResult.read(run / "verification" / result.file_name) == result
+    _recorded(run, results)
+    table = compare.rows("exp", root)
+    task = "verification/phone_train/eer"
+    assert compare.tasks(table) == [task]
+    assert compare.best(table, task) == min(result.eer.value for result in results)
+    assert {row.run: row.metrics[task] for row in table}["MFCC"] == pytest.approx(tuple(results[0].eer))
+    assert compare.heading_of(task) == "verification eer %\n(phone_train)"
+    page = write_report("exp", tmp_path / "page.html", root).read_text()
+    assert "Are two utterances by one speaker?" in page
+    assert "scored by cosine" in page
+    assert verification_table(results).row_count == 6
+
+
+def _recorded(run: Path, results: list[VerificationResult]) -> None:
+    """What MLflow has of the run itself, and of a baseline."""
+    client, state = connect(run.parent), json.loads((run / "run.json").read_text())
+    own = client.get_run(state["run_id"]).data
+    found = {name: value for name, value in own.metrics.items() if name.startswith("verification/")}
+    expected = {}
+    for layer, result in (("z", results[4]), ("c", results[5])):
+        stem = f"verification/phone_train/eer/{layer}"
+        parts = {"error": result.eer.value, "low": result.eer.low, "high": result.eer.high}
+        parts |= {f"min_dcf_{prior}": result.min_dcf[prior].value for prior in ("0.05", "0.01")}
+        expected |= {f"{stem}/{part}": value for part, value in parts.items()}
+    assert found == pytest.approx(expected)
+    assert "centred on the mean of phone_test" in own.tags["verification.phone_train.eer.c"]
+    files = {Path(file.path).name for file in client.list_artifacts(state["run_id"], "verification")}
+    assert files == {"eer-phone_train-cpc_z.json", "eer-phone_train-cpc_c.json"}
+    where = client.get_experiment_by_name("exp").experiment_id
+    (mfcc,) = client.search_runs([where], "tags.features = 'MFCC'")
+    assert mfcc.data.metrics["verification/phone_train/eer/mfcc/error"] == pytest.approx(results[0].eer.value)
+
+
+def test_nothing_is_computed_twice(chords: Corpus, tmp_path: Path) -> None:
+    class Counted(MFCC39):
+        passes = 0
+
+        def forward(self, *arguments: object) -> object:
+            self.passes += 1
+            return super().forward(*arguments)
+
+    features = Counted()
+    choice = Choice("speaker_train", "speaker_test")
+    session = Session(gather(chords, choice, lambda samples: samples > 400), tmp_path)
+    (first,) = verify_cached([features], session)
+    passes = features.passes
+    assert verify_cached([features], session) == [first]
+    assert features.passes == passes > 0
+    other = gather(chords, replace(choice, other_chapters=False, seed=1), lambda samples: samples > 400)
+    (second,) = verify_cached([features], Session(other, tmp_path))
+    assert features.passes == 2 * passes
+    assert second.eer.value == first.eer.value  # all pairs, whatever the seed
+    for broken in tmp_path.glob("*.json"):
+        broken.write_text("{")
+    assert verify_cached([features], session) == [first]
+    assert features.passes == 3 * passes
+
+
+def test_embeddings_are_means_of_frames_whatever_goes_through_together(
+    chords: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, features = np.array([3, 5, 9, 30]), LogMel()
+    (together,) = embeddings([features], chords, rows)
+    monkeypatch.setattr("cpc.evaluation.verification.embeddings._AT_ONCE", 1)
+    (alone,) = embeddings([features], chords, rows)
+    assert together == pytest.approx(alone, rel=1e-5)
+    for row, vector in zip(rows.tolist(), together, strict=True):
+        wave = torch.from_numpy(chords.waveform(row) / np.float32(2**15))
+        assert vector == pytest.approx(features(wave[None])[0].mean(0).numpy(), rel=1e-4)
+
+
+def test_a_list_decides_the_trials(chords: Corpus, tmp_path: Path) -> None:
+    run = save_untrained(chords.path, tmp_path / "runs" / "one")
+    asked = replace(QUIET, layers=("c",), baselines=False)
+    checkpoint = run / "last.safetensors"
+    drawn = replace(asked, choice=replace(CROSSED, most=20), keep_trials=tmp_path / "list.txt")
+    (first,) = evaluate(checkpoint, chords.path, drawn)
+    (second,) = evaluate(checkpoint, chords.path, replace(asked, choice=replace(CROSSED, listed=drawn.keep_trials)))
+    assert (first.eer, first.min_dcf, first.targets) == (second.eer, second.min_dcf, 20)
+    assert (first.task, second.task, second.where) == ("eer-most_20", "eer-listed", "list")
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "run.json", "last.safetensors"}  # nothing recorded
+    with (tmp_path / "list.txt").open("a") as file:
+        file.write("1 s0-c0-silent s0-c0-00\n")
+    (third,) = evaluate(checkpoint, chords.path, replace(asked, choice=replace(CROSSED, listed=drawn.keep_trials)))
+    assert third.eer == first.eer
+    assert third.notes[0] == "1 of 41 trials have an utterance that is too short for a frame: left out."
+
+
+def test_other_chapters_and_utterances_too_short(chords: Corpus, tmp_path: Path) -> None:
+    everything = tmp_path / "everything.txt"
+    everything.write_text("\n".join(chords.ids))
+    checkpoint = save_untrained(chords.path, tmp_path / "runs" / "one") / "last.safetensors"
+    choice = Choice(str(everything), str(everything), other_chapters=True)
+    (result,) = evaluate(checkpoint, chords.path, replace(QUIET, choice=choice, layers=("z",), baselines=False))
+    assert result.targets == 4 * 3 * 4 * 4  # four speakers, three pairs of chapters, four utterances in each
+    assert result.notes[0] == "1 of 49 test utterances are too short for a frame: left out."
+    assert not any("share a chapter" in note for note in result.notes)
+    assert result.task == "eer-other_chapters"
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (Choice(test="none"), "split=none: no such split"),
+        (Choice(train="none"), "split=none: no such split"),
+        (Choice(test="speaker_test", other_chapters=True), "none of 4 speakers has two utterances, of known"),
+        (Choice(listed=Path("list.txt")), "trials=list.txt: no such file"),
+        (Choice(listed=Path("list.txt"), other_chapters=True), "other_chapters: the pairs are those of list.txt"),
+        (Choice(most=0), "most=0: must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_said(chords: Corpus, tmp_path: Path, choice: Choice, said: str) -> None:
+    run = save_untrained(chords.path, tmp_path / "runs" / "one")
+    with pytest.raises(InputError, match=said):
+        evaluate(run / "last.safetensors", chords.path, replace(QUIET, choice=choice))
+
+
+def test_a_run_that_mlflow_does_not_know_keeps_its_files(chords: Corpus, tmp_path: Path) -> None:
+    run = save_untrained(chords.path, tmp_path / "runs" / "one")
+    with pytest.raises(InputError, match="is not in"):
+        evaluate(run, chords.path, replace(QUIET, layers=("c",), baselines=False))
+    assert len(list((run / "verification").glob("*.json"))) == 1
+
+
+def test_the_command_prints_a_table_and_takes_its_options(
+    chords: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save_untrained(chords.path, tmp_path / "runs" / "one") / "last.safetensors"
+    file = tmp_path / "list.txt"
+    verify(run, chords.path, layer=["c"], baselines=False, most=20, seed=1, write_trials=file, device="cpu")
+    printed = capsys.readouterr().out
+    for said in ("EER %", "minDCF(0.05)", "minDCF(0.01)", "CPC c", "note: 20 of 20 target trials share a chapter"):
+        assert said in printed
+    assert len(file.read_text().splitlines()) == 40
+    verify(run, chords.path, layer=["c"], baselines=False, trials=file, device="cpu")
+    assert "list.txt: speaker verification" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"did you mean speaker_test\?"):
+        verify(run, chords.path, test="speaker_tset", device="cpu")
+
+
+def test_bad_input_is_one_line(chords: Corpus) -> None:
+    line = [sys.executable, "-m", "cpc", "verify", "nowhere", str(chords.path)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("cpc: nowhere: ")
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_compared_with_its_baselines(chords: Corpus, tmp_path: Path) -> None:
+    settings = {
+        "experiment": "chords",
+        "data": {"corpus": str(chords.path), "train": "speaker_train"},
+        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
+        "loss": {"steps": 4, "negatives": {"count": 16}},
+        "windows": {"samples": 8000, "batch": 4},
+        "training": {"precision": "fp32", "steps": 3},
+    }
+    root = tmp_path / "runs"
+    cpc.train(cpc.load_config(settings), name="tiny", root=root, progress=False)
+    results = evaluate(root / "tiny", chords.path, replace(QUIET, layers=("c",)))
+    assert results[-1].notes[-1].startswith("Pretraining heard 3 of 3 test speakers, 6 of 9 test chapters and 24 of 36")
+    found = {row.run: row.metrics["verification/phone_train/eer"] for row in compare.rows("chords", root)}
+    assert found.keys() == {"MFCC", "log-mel", "random c", "tiny"}
+    assert found["tiny"] == pytest.approx(tuple(results[-1].eer))
+
+
+def test_results_of_different_trials_have_different_names() -> None:
+    estimate = Estimate(0.1, 0.05, 0.15)
+    result = VerificationResult(
+        **dict.fromkeys(("targets", "non_targets", "speakers", "utterances"), 1),
+        **dict.fromkeys(("listed", "other_chapters"), False),
+        features="CPC c1", eer=estimate, min_dcf={"0.05": estimate}, corpus="dev-clean", train="speaker_train",
+        test="speaker_test", most=20_000, seed=0, protocol="",
+    )  # fmt: skip
+    assert metric_name(result) == "verification/speaker_test/eer/c1"
+    changes = (
+        {"test": "lists/some ids.txt"},
+        {"listed": True},
+        {"other_chapters": True},
+        {"most": 100},
+        {"seed": 1},
+        {"features": "random c1"},
+    )
+    names = {metric_name(replace(result, **change)) for change in changes} | {metric_name(result)}
+    assert len(names) == len(changes) + 1
+    assert "verification/some_ids/eer/c1" in names
+    assert VerificationResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    with pytest.raises(InputError, match="eer missing or unknown"):
+        VerificationResult.from_dict({key: value for key, value in result.to_dict().items() if key != "eer"})
