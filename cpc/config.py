@@ -167,10 +167,10 @@ def _prefixes(path: str) -> Iterator[str]:
 
 def _keys(schema: Any, prefix: str = "", tag: str = "") -> Iterator[tuple[str, str]]:
     """Every dotted key of a schema, through unions and annotations, with the union tag that it stands under."""
-    if typing.get_origin(schema) in (typing.Annotated, typing.Union, types.UnionType):
+    if typing.get_origin(schema) in (typing.Annotated, typing.Union, types.UnionType, tuple):
         for option in typing.get_args(schema):
             yield from _keys(option, prefix, tag)
-    elif dataclasses.is_dataclass(schema):
+    elif isinstance(schema, type) and dataclasses.is_dataclass(schema):
         hints = typing.get_type_hints(schema, include_extras=True)
         kind = next((f.default for f in dataclasses.fields(schema) if f.name == "kind"), "")
         for field in dataclasses.fields(schema):

@@ -8,7 +8,7 @@ processes: each is contrasted with the keys, and draws the negatives, that it ha
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -38,6 +38,7 @@ class LossConfig:
     objective: Objective = Field(default_factory=InfoNCE)
     group: Annotated[int, Field(ge=1)] = 8
     gather: bool = False
+    kind: Literal["cpc"] = "cpc"
 
 
 class Share(NamedTuple):

@@ -36,13 +36,16 @@ class Judgement:
 
 @dataclass(frozen=True, config=STRICT)
 class SweepConfig:
-    """What is varied. `runs` names each run's settings; `grid` makes one run for every combination of values.
+    """What is varied. `runs` names each run's settings; `grid` makes one run for every combination of values; or
+    each of several `recipes` is a run.
 
-    recipe: a YAML file relative to the sweep's; settings: `key=value` for every run; seeds: each run once a seed.
+    recipe, recipes: YAML files relative to the sweep's; settings: `key=value` for every run; seeds: each run once a
+    seed.
     """
 
-    recipe: str
     experiment: str
+    recipe: str | None = None
+    recipes: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     runs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -73,23 +76,30 @@ def plan(file: Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, list[P
     if not file.is_file():
         raise InputError(f"sweep={file}: no such file; give a YAML sweep such as recipes/speech/steps.yaml")
     config = load(SweepConfig, file)
-    if bool(config.runs) == bool(config.grid):
-        raise InputError(f"{file}: give either runs (NAME: [key=value]) or grid (key: [values]), not both or neither")
-    source = file.parent / config.recipe
+    if [bool(config.runs), bool(config.grid), bool(config.recipes)].count(True) != 1:
+        kinds = "runs (NAME: [key=value]), grid (key: [values]) or recipes ([FILE])"
+        raise InputError(f"{file}: give either {kinds}, one of them and no other")
+    if bool(config.recipe) == bool(config.recipes):
+        raise InputError(f"{file}: recipe={config.recipe}: must name the recipe of runs or grid; drop it with recipes")
     common = [f"experiment={config.experiment}", *config.settings]
     return config, [
         Planned(f"{file.stem}-{name}", load_config(source, [*common, *settings, f"seed={seed}", *overrides]))
-        for (name, settings), seed in itertools.product(_variants(config), config.seeds)
+        for (name, source, settings), seed in itertools.product(_variants(config, file.parent), config.seeds)
         for name in [name if len(config.seeds) == 1 else f"{name}-seed{seed}"]
     ]
 
 
-def _variants(config: SweepConfig) -> Iterator[tuple[str, Sequence[str]]]:
-    yield from config.runs.items()
+def _variants(config: SweepConfig, folder: Path) -> Iterator[tuple[str, Path, Sequence[str]]]:
+    """Name, recipe and own settings of each run."""
+    for recipe in config.recipes:
+        yield Path(recipe).stem, folder / recipe, ()
+    source = folder / (config.recipe or "")
+    for name, settings in config.runs.items():
+        yield name, source, settings
     for values in itertools.product(*config.grid.values()) if config.grid else ():
         pairs = list(zip(config.grid, values, strict=True))
         name = "-".join(f"{key.rpartition('.')[2]}{_plain(value)}" for key, value in pairs)
-        yield name, [f"{key}={json.dumps(value)}" for key, value in pairs]
+        yield name, source, [f"{key}={json.dumps(value)}" for key, value in pairs]
 
 
 def _plain(value: object) -> str:

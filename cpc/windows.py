@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -68,6 +68,11 @@ class Windows:
         """Corpus rows and first samples of the windows of a step."""
         place, starts = self._places(step)
         return self.rows[place], starts
+
+    def labels(self, step: int, same: Literal["utterance", "speaker"]) -> Int[np.ndarray, "window"]:
+        """A number for each window of a step, the same for windows of one utterance, or of one speaker."""
+        rows, _ = self.draw(step)
+        return np.asarray(rows if same == "utterance" else self._speaker_of(rows), dtype=np.int64)
 
     def read(self, step: int, pinned: bool = False) -> Int16[Tensor, "window sample"]:
         """The windows of a step as they are stored."""

@@ -11,7 +11,7 @@ from cpc.sweep import plan
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("recipes/*/*.yaml"))
-SWEEPS = [path for path in FILES if "recipe" in yaml.safe_load(path.read_text())]
+SWEEPS = [path for path in FILES if {"recipe", "recipes"} & yaml.safe_load(path.read_text()).keys()]
 RECIPES = [path for path in FILES if path not in SWEEPS]
 SCRIPTS = sorted(ROOT.glob("recipes/*/run.sh"))
 
@@ -37,6 +37,7 @@ def test_sweep_is_valid_and_its_runs_differ(path: Path) -> None:
 def test_preset(preset: str) -> None:
     recipe = cpc.load_config(PRESETS / f"{preset}.yaml", ["data.corpus=x"])
     assert recipe.model.context.hidden == 256
+    assert recipe.loss.kind == "cpc"
     assert recipe.loss.steps == 12
     assert recipe.model.encoder.channels == {"paper": 512, "small": 256}[preset]
     assert recipe.model.encoder.norm == {"paper": "none", "small": "channel"}[preset]

@@ -42,11 +42,23 @@ def test_a_grid_is_every_combination_and_a_seed_each(folder: Path) -> None:
     assert {r.experiment for _, r in planned} == {"table"}
 
 
+def test_each_of_several_recipes_is_a_run(folder: Path) -> None:
+    (folder / "other.yaml").write_text("base: recipe.yaml\nloss: {kind: utterance, views: {crop: null}}")
+    file = folder / "family.yaml"
+    file.write_text("recipes: [recipe.yaml, other.yaml]\nexperiment: table\nsettings: [training.steps=2]")
+    _, planned = plan(file)
+    assert [(name, r.loss.kind, r.training.steps) for name, r in planned] == [
+        ("family-recipe", "cpc", 2),
+        ("family-other", "utterance", 2),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "give either runs"),
         ("runs: {a: []}\ngrid: {loss.steps: [2]}", "give either runs"),
+        ("recipes: [recipe.yaml]", "recipe=recipe.yaml: must name the recipe of runs or grid; drop it with recipes"),
         ("runs: {a: [loss.stepz=2]}", "did you mean loss.steps"),
         ("runs: {a: []}\nprobes: [{task: phones, train: a, test: b}]", "probes.0.task=phones"),
         ("runz: {a: []}", "did you mean runs"),

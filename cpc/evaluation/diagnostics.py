@@ -37,6 +37,8 @@ def load_trained(path: Path | str, device: str | torch.device = "cpu") -> Traine
     """All of a run folder or a checkpoint that the loss needs. Raises InputError if its weights do not fit."""
     model = load(path, device)
     header, tensors = read_checkpoint(checkpoint_file(path))
+    if (kind := header["config"]["loss"].get("kind", "cpc")) != "cpc":
+        raise InputError(f"{path}: was trained with loss.kind={kind}, which predicts nothing; this needs loss.kind=cpc")
     config = validate(LossConfig, header["config"]["loss"])
     loss = CPCLoss.build(config, model.dim, model.hidden)
     weights = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}

@@ -39,7 +39,10 @@ class Display:
         """Show the newest training metrics."""
         accuracies = [v for k, v in values.items() if k.startswith("train/accuracy_k/")]
         state = f"loss {values['train/loss']:.3f}"
-        state += f"  acc k=1 {accuracies[0]:.2f} k={len(accuracies)} {accuracies[-1]:.2f}"
+        if accuracies:
+            state += f"  acc k=1 {accuracies[0]:.2f} k={len(accuracies)} {accuracies[-1]:.2f}"
+        else:
+            state += f"  acc {values['train/accuracy']:.2f}"
         state += f"  {values['speed/real_time_factor']:.0f}× real time"
         self._bar.update(self._task, state=state)
         if not self._console.is_terminal:

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from cpc.config import InputError
 from cpc.distributed import World
-from cpc.objective import Share
+from cpc.objective import LossConfig, Share
 from cpc.training.recipe import Recipe
 
 
@@ -60,20 +60,24 @@ def divide(recipe: Recipe, world: World) -> Division:
             f"model.encoder.norm=batch: would normalise each of {_parts(division)} by itself, so that results depend "
             "on the division; use norm=channel, or one process and training.accumulate=1"
         )
-    _check_groups(recipe, division)
+    if isinstance(recipe.loss, LossConfig):
+        _check_groups(recipe.loss, division)
+    elif division.micro > 1:
+        rule = "this loss contrasts the whole batch at once; give 1, or a smaller windows.batch and a loss.queue"
+        raise InputError(f"training.accumulate={division.micro}: {rule}")
     return division
 
 
-def _check_groups(recipe: Recipe, division: Division) -> None:
+def _check_groups(loss: LossConfig, division: Division) -> None:
     """Groups must be equal, and each inside one share, or gathered from whole shares of neighbouring processes."""
-    batch, share, groups = division.batch, division.share, math.ceil(division.batch / recipe.loss.group)
+    batch, share, groups = division.batch, division.share, math.ceil(division.batch / loss.group)
     size, left = divmod(batch, groups)
     spans = not left and size % share == 0 and division.processes % (size // share) == 0
-    if (not left and share % size == 0) or (spans and recipe.loss.gather):
+    if (not left and share % size == 0) or (spans and loss.gather):
         return
-    fits = max(d for d in range(1, min(share, recipe.loss.group) + 1) if share % d == 0)
+    fits = max(d for d in range(1, min(share, loss.group) + 1) if share % d == 0)
     raise InputError(
-        f"loss.group={recipe.loss.group}: groups of sequences that are scored together would be cut, because "
+        f"loss.group={loss.group}: groups of sequences that are scored together would be cut, because "
         f"{_parts(division)} leave {share} of {batch} windows each; set {'loss.gather=true or ' if spans else ''}"
         f"loss.group={fits}, or enlarge windows.batch"
     )

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from cpc import spread
 from cpc.contrast import InfoNCE
+from cpc.objective import CPCLoss
 from cpc.training.job import Job
 from cpc.windows import to_float
 
@@ -32,7 +34,8 @@ class Health:
         return values
 
     def _at_chance(self, latest: Mapping[str, float]) -> str | None:
-        if not isinstance(self._job.criterion.objective, InfoNCE):
+        criterion = self._job.criterion
+        if not isinstance(criterion, CPCLoss) or not isinstance(criterion.objective, InfoNCE):
             return None  # other objectives have no known loss at chance
         return spread.chance(latest.get("train/bound", math.inf), latest.get("train/ceiling", 0.0))
 
@@ -56,16 +59,9 @@ def measure(job: Job) -> tuple[dict[str, float], dict[str, str]]:
     job.train(False)
     with torch.autocast(job.device.type, dtype=torch.bfloat16, enabled=job.bf16):
         z, c = job.model(waveform)
-        steps, anchors = job.criterion.steps, z.shape[1] - job.criterion.steps
-        predictions = job.criterion.heads(c[:, :anchors])
+        values = {"spread/alignment": _alignment(job.criterion, z, c)} if isinstance(job.criterion, CPCLoss) else {}
     job.train(True)
-    values: dict[str, float] = {}
     found: dict[str, str] = {}
-    pairs = [
-        spread.alignment(predictions[k].flatten(0, 1), z[:, k + 1 : k + 1 + anchors].flatten(0, 1))
-        for k in range(steps)
-    ]
-    values["spread/alignment"] = sum(pairs) / steps
     layers: dict[spread.LayerName, torch.Tensor] = {"z": z, "c": c}
     for layer, latent in layers.items():
         vectors = latent.float().flatten(0, 1).cpu()
@@ -74,3 +70,14 @@ def measure(job: Job) -> tuple[dict[str, float], dict[str, str]]:
         if line := spread.collapse(layer, spreads, vectors.shape[1]):
             found[layer] = line
     return values, found
+
+
+def _alignment(criterion: CPCLoss, z: Tensor, c: Tensor) -> float:
+    """How near predictions are to what they predict, the mean over the K steps."""
+    steps, anchors = criterion.steps, z.shape[1] - criterion.steps
+    predictions = criterion.heads(c[:, :anchors])
+    pairs = [
+        spread.alignment(predictions[k].flatten(0, 1), z[:, k + 1 : k + 1 + anchors].flatten(0, 1))
+        for k in range(steps)
+    ]
+    return sum(pairs) / steps

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cpc import distributed
+from cpc.augment import views
 from cpc.config import InputError, dump
 from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
@@ -22,21 +23,11 @@ from cpc.objective import CPCLoss, Losses, Share, mean
 from cpc.seeding import derive, torch_generator
 from cpc.training import checkpoint
 from cpc.training.division import Division, divide
+from cpc.training.network import Batch, Network, build_criterion, parallel
 from cpc.training.recipe import Recipe
 from cpc.training.schedule import learning_rate, optimizer
+from cpc.utterance import UtteranceLoss
 from cpc.windows import Windows
-
-
-class Network(nn.Module):
-    """Model and loss as one module, as DistributedDataParallel wants it: waveform → Losses."""
-
-    def __init__(self, model: CPC, criterion: CPCLoss) -> None:
-        super().__init__()
-        self.model, self.criterion = model, criterion
-
-    def forward(self, waveform: Float[Tensor, "window sample"], generator: torch.Generator, share: Share) -> Losses:
-        losses: Losses = self.criterion(self.model(waveform), generator, share)
-        return losses
 
 
 @dataclass
@@ -46,7 +37,7 @@ class Job:
     recipe: Recipe
     corpus: Corpus
     model: CPC
-    criterion: CPCLoss
+    criterion: CPCLoss | UtteranceLoss
     optimizer: torch.optim.Optimizer
     windows: Windows
     valid: Windows | None
@@ -75,25 +66,21 @@ class Job:
         distributed.allow_tf32(precision != "fp32")
         distributed.keep_freed_memory(device)
         model = build(recipe.model, recipe.seed).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(recipe.seed, "heads"))
-            criterion = CPCLoss.build(recipe.loss, model.dim, model.hidden).to(device)
-        _check_geometry(recipe, model)
+        criterion = build_criterion(recipe, model)
         if recipe.training.compile:
             model.encoder.compile()
         train, valid = _windows(recipe, corpus, division)
-        parameters = [*model.parameters(), *criterion.parameters()]
         job = cls(
             recipe,
             corpus,
             model,
             criterion,
-            optimizer(recipe.optim, parameters),
+            optimizer(recipe.optim, trained(model, criterion)),
             train,
             valid,
             world,
             division,
-            _parallel(Network(model, criterion), world),
+            parallel(Network(model, criterion), world),
             precision,
         )
         if world.size > 1:
@@ -106,8 +93,9 @@ class Job:
         Without it the first step of a resumed run would add up in another order than an uninterrupted one did.
         """
         silence = torch.zeros(self.division.share, self.recipe.windows.samples, device=self.device)
+        batch = Batch(silence, silence if self._two_views else None, silence[:, 0].long())
         generator = torch_generator(self.device, self.recipe.seed, "rehearsal")
-        losses = self._losses(self.network, silence, generator, self.division.shares()[0])
+        losses = self._losses(self.network, batch, generator, self.division.shares()[0])
         torch.autograd.backward(losses.loss)
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -124,31 +112,51 @@ class Job:
         generator = torch_generator(self.device, seed, "negatives", step)
         self.optimizer.zero_grad(set_to_none=True)
         parts = []
-        for number, (share, windows) in enumerate(self._micro_batches(waveform), start=1):
+        batch = self._augmented(step, self.labelled(self.windows, step, waveform))
+        for number, (share, part) in enumerate(self._micro_batches(batch), start=1):
             with nullcontext() if number == micro else self._gradients_stay_here():
-                losses = self._losses(self.network, windows, generator, share)
+                losses = self._losses(self.network, part, generator, share)
                 torch.autograd.backward(losses.loss / micro)
             parts.append(losses.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.clip or float("inf"))
         self.optimizer.step()
+        if isinstance(self.criterion, UtteranceLoss):
+            self.criterion.follow(self.model)
         self.step = step + 1
         return mean(parts), norm
 
     @torch.no_grad()
-    def losses(self, waveform: Float[Tensor, "window sample"], generator: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, generator: torch.Generator) -> Losses:
         """This process's losses for its windows of a batch."""
         plain = Network(self.model, self.criterion)
-        return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(waveform)])
+        return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(batch)])
 
-    def _losses(self, network: nn.Module, windows: Tensor, generator: torch.Generator, share: Share) -> Losses:
-        """Waveform → z, c → contrast over K steps. Every micro-batch draws the negatives of the whole batch anew."""
+    def labelled(self, windows: Windows, step: int, waveform: Float[Tensor, "window sample"]) -> Batch:
+        """The windows of a step with what the loss wants to know of them: their utterances, or their speakers."""
+        if not isinstance(self.criterion, UtteranceLoss):
+            return Batch(waveform)
+        labels = torch.from_numpy(windows.labels(step, self.criterion.config.same))
+        return Batch(waveform, None, labels.to(self.device, non_blocking=True))
+
+    def _augmented(self, step: int, batch: Batch) -> Batch:
+        """Past and future as the recipe augments them, each process by numbers of its own."""
+        config, rate = self.recipe.augment, self.corpus.sample_rate
+        made = views(batch.past, config, self.recipe.seed, step, self.world.rank, rate)
+        return batch._replace(past=made.past, future=made.future if self._two_views else None)
+
+    @property
+    def _two_views(self) -> bool:
+        return bool(self.recipe.augment.past or self.recipe.augment.future)
+
+    def _losses(self, network: nn.Module, batch: Batch, generator: torch.Generator, share: Share) -> Losses:
+        """What `network` makes of a batch. Every micro-batch draws the negatives of the whole batch anew."""
         generator.manual_seed(generator.initial_seed())
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            losses: Losses = network(windows, generator, share)
+            losses: Losses = network(batch, generator, share)
         return losses
 
-    def _micro_batches(self, waveform: Float[Tensor, "window sample"]) -> Iterator[tuple[Share, Tensor]]:
-        return zip(self.division.shares(), waveform.chunk(self.division.micro), strict=True)
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Share, Batch]]:
+        return zip(self.division.shares(), batch.chunk(self.division.micro), strict=True)
 
     def _gradients_stay_here(self) -> AbstractContextManager[None]:
         """Sum gradients in this process; the last micro-batch averages the sums over processes."""
@@ -178,7 +186,7 @@ class Job:
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.model.parameters(), *self.criterion.parameters()]
+        return trained(self.model, self.criterion)
 
     @property
     def bf16(self) -> bool:
@@ -208,16 +216,9 @@ class Job:
         self.step, self.best, self.seconds = header["step"], header["best"], header["seconds"]
 
 
-def _parallel(network: Network, world: World) -> nn.Module:
-    """The module whose backward pass averages gradients over processes."""
-    if world.size == 1:
-        return network
-    return DistributedDataParallel(
-        network,
-        device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+def trained(*modules: nn.Module) -> list[nn.Parameter]:
+    """The parameters that the optimizer changes; a slow copy's are not among them."""
+    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Windows, Windows | None]:
@@ -232,12 +233,3 @@ def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Window
     if valid is None or not len(valid):
         return train, None
     return train, Windows(corpus, valid, recipe.windows, derive(recipe.seed, "valid"), part)
-
-
-def _check_geometry(recipe: Recipe, model: CPC) -> None:
-    frames = model.frames(recipe.windows.samples)
-    if frames <= recipe.loss.steps:
-        raise InputError(
-            f"windows.samples={recipe.windows.samples}: gives {frames} frames, which must exceed "
-            f"loss.steps={recipe.loss.steps}; use longer windows or fewer steps"
-        )

@@ -86,8 +86,9 @@ def validation(job: Job) -> dict[str, float]:
         return {}
     meter = Meter(0.0, job.world)
     job.train(False)
-    for batch, waveform in job.valid.batches(0, job.recipe.training.validate_batches, job.device):
-        meter.add(job.losses(waveform, torch_generator(job.device, derive(job.recipe.seed, "valid"), batch)))
+    for number, waveform in job.valid.batches(0, job.recipe.training.validate_batches, job.device):
+        generator = torch_generator(job.device, derive(job.recipe.seed, "valid"), number)
+        meter.add(job.losses(job.labelled(job.valid, number, waveform), generator))
     job.train(True)
     return meter.read("valid")
 

@@ -48,7 +48,7 @@ class Meter:
         values = {f"{prefix}/loss": loss}
         if not math.isnan(self._ceiling):  # the loss bounds the information
             values |= {f"{prefix}/bound": self._ceiling - loss, f"{prefix}/ceiling": self._ceiling}
-        for k in range(steps):
+        for k in range(steps if steps > 1 else 0):
             values[f"{prefix}/loss_k/{k + 1:02d}"] = rest[k]
             values[f"{prefix}/accuracy_k/{k + 1:02d}"] = rest[steps + k]
         values[f"{prefix}/accuracy"] = sum(rest[steps:]) / steps

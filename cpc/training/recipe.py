@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from cpc.augment import AugmentConfig
 from cpc.config import STRICT, load
 from cpc.distributed import Precision
 from cpc.model import ModelConfig
 from cpc.objective import LossConfig
 from cpc.training.schedule import OptimConfig
+from cpc.utterance import UtteranceConfig
 from cpc.windows import WindowsConfig
 
 
@@ -56,7 +58,8 @@ class Recipe:
     experiment: str = "cpc"
     seed: int = 0
     model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)
+    loss: LossConfig | UtteranceConfig = Field(default_factory=LossConfig, discriminator="kind")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     windows: WindowsConfig = Field(default_factory=WindowsConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)

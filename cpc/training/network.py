@@ -1,0 +1,88 @@
+"""Model and loss as one module: what a batch goes through, whatever the method."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cpc.config import InputError
+from cpc.distributed import World
+from cpc.model import CPC
+from cpc.objective import CPCLoss, LossConfig, Losses, Share
+from cpc.seeding import derive
+from cpc.training.recipe import Recipe
+from cpc.utterance import UtteranceLoss
+
+
+class Batch(NamedTuple):
+    """Windows, with another view of them where the future is augmented apart from the past, and their labels if any."""
+
+    past: Float[Tensor, "window sample"]
+    future: Float[Tensor, "window sample"] | None = None
+    labels: Int[Tensor, "window"] | None = None
+
+    def chunk(self, parts: int) -> list["Batch"]:
+        """The batch in `parts` equal parts."""
+        chunks = [[None] * parts if part is None else part.chunk(parts) for part in self]
+        return [Batch(*pieces) for pieces in zip(*chunks, strict=True)]
+
+
+class Network(nn.Module):
+    """Batch → Losses, as DistributedDataParallel wants it."""
+
+    def __init__(self, model: CPC, criterion: CPCLoss | UtteranceLoss) -> None:
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(self, batch: Batch, generator: torch.Generator, share: Share) -> Losses:
+        if isinstance(self.criterion, UtteranceLoss):
+            utterances: Losses = self.criterion(self.model, batch.past, batch.labels, generator)
+            return utterances
+        frames: Losses = self.criterion(self.model(batch.past, future=batch.future), generator, share)
+        return frames
+
+
+def build_criterion(recipe: Recipe, model: CPC) -> CPCLoss | UtteranceLoss:
+    """The loss of a recipe for a model, on the model's device; its weights depend on the recipe alone.
+
+    Raises:
+        InputError: windows too short for it.
+    """
+    _check_geometry(recipe, model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, "heads"))
+        if isinstance(recipe.loss, LossConfig):
+            built: CPCLoss | UtteranceLoss = CPCLoss.build(recipe.loss, model.dim, model.hidden)
+        else:
+            built = UtteranceLoss(recipe.loss, model)
+        return built.to(next(model.parameters()).device)
+
+
+def parallel(network: Network, world: World) -> nn.Module:
+    """The module whose backward pass averages gradients over processes."""
+    if world.size == 1:
+        return network
+    return DistributedDataParallel(
+        network,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+
+def _check_geometry(recipe: Recipe, model: CPC) -> None:
+    samples = recipe.windows.samples
+    if isinstance(recipe.loss, LossConfig):
+        if (frames := model.frames(samples)) <= recipe.loss.steps:
+            raise InputError(
+                f"windows.samples={samples}: gives {frames} frames, which must exceed "
+                f"loss.steps={recipe.loss.steps}; use longer windows or fewer steps"
+            )
+        return
+    crop = recipe.loss.views.crop or samples
+    if crop > samples:
+        raise InputError(f"loss.views.crop={crop}: is longer than windows.samples={samples}; crop less, or draw more")
+    if model.frames(crop) < 1:
+        raise InputError(f"loss.views.crop={crop}: too short for one frame of {model.receptive_field} samples")

@@ -1,0 +1,160 @@
+"""One vector an utterance: two views of it belong together, or all utterances of one speaker do.
+
+SimCLR, MoCo, a memory bank, supervised contrast, triplets, margins and SimCSE are settings of this one loss: what is
+a view, what has the same label, which keys are scored, and by which objective (cpc/contrast).
+"""
+
+import math
+from itertools import chain
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cpc.augment import Augmentation, Crop, augment
+from cpc.config import STRICT
+from cpc.contrast import Cosine, InfoNCE, Objective, Score
+from cpc.contrast.momentum import Momentum
+from cpc.contrast.negatives import full
+from cpc.contrast.pairs import Mining, by_label, contrast_pairs
+from cpc.contrast.queue import Queue
+from cpc.distributed import gather_all
+from cpc.model import CPC
+from cpc.nn.pooling import MeanConfig, PoolingConfig, build_pooling
+from cpc.nn.projection import ProjectionConfig, build_projection
+from cpc.objective import Losses
+
+
+@dataclass(frozen=True, config=STRICT)
+class ViewsConfig:
+    """How two views are made of a window: a random crop of `crop` samples (None: all of it), then the chain `augment`,
+    and on the frames of c a dropout of rate `dropout` (two passes of which are two views: Gao et al. 2021, SimCSE).
+    """
+
+    crop: Annotated[int, Field(ge=1)] | None = 20480
+    augment: tuple[Augmentation, ...] = ()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class QueueConfig:
+    """Keys of past batches are scored too, the newest `size` (He et al. 2020).
+
+    Keys come from a copy of the network that follows with `momentum` (MoCo), or, without, from the network itself:
+    then those of past batches are as they were made (a memory bank; Wu et al. 2018, as MoCo's figure 3 compares it).
+    """
+
+    size: Annotated[int, Field(ge=1)] = 4096
+    momentum: Annotated[float, Field(ge=0, le=1)] | None = 0.999
+
+
+@dataclass(frozen=True, config=STRICT)
+class UtteranceConfig:
+    """What belongs together, and how it is told. `mining` and `margin` choose among the negatives."""
+
+    same: Literal["utterance", "speaker"] = "utterance"
+    views: ViewsConfig = Field(default_factory=ViewsConfig)
+    pooling: PoolingConfig = Field(default_factory=MeanConfig)
+    projection: ProjectionConfig = Field(default_factory=ProjectionConfig)
+    score: Score = Field(default_factory=Cosine)
+    objective: Objective = Field(default_factory=InfoNCE)
+    mining: Mining = "all"
+    margin: Annotated[float, Field(gt=0)] = 0.2
+    queue: QueueConfig | None = None
+    kind: Literal["utterance"] = "utterance"
+
+
+class UtteranceLoss(nn.Module):
+    """(model, windows, labels) → Losses; `follow` is for after the optimizer's step.
+
+    Shape:
+        waveform (window, sample), labels (window) → each window makes two vectors (dim). All of them are anchors and
+        keys; with a queue the first views are anchors, and the keys are the second views and those of the queue.
+        Over processes, the vectors of all of them are contrasted with each other.
+    """
+
+    def __init__(self, config: UtteranceConfig, model: CPC) -> None:
+        super().__init__()
+        self.config = config
+        self.pooling = build_pooling(config.pooling, model.hidden)
+        self.projection = build_projection(config.projection, model.hidden)
+        dim = config.projection.dim if config.projection.layers else model.hidden
+        self.queue = Queue(config.queue.size, dim) if config.queue else None
+        pace = config.queue.momentum if config.queue else None
+        self.momentum = None if pace is None else Momentum(self._network(model), pace)
+        self._made: list[tuple[Tensor, Tensor]] = []  # keys and labels that the queue has yet to take
+
+    def forward(
+        self,
+        model: CPC,
+        waveform: Float[Tensor, "window sample"],
+        labels: Int[Tensor, "window"],
+        generator: torch.Generator,
+    ) -> Losses:
+        """Two views of each window, their vectors, and how well those of a kind find each other."""
+        first, second = (self._view(waveform, generator, model.sample_rate) for _ in range(2))
+        labels = gather_all(labels)
+        if self.queue is None:
+            vectors = gather_all(torch.cat([self._vectors(model, first), self._vectors(model, second)], dim=1))
+            anchors = keys = torch.cat(vectors.chunk(2, dim=1))
+            labels = key_labels = labels.repeat(2)
+            own = torch.arange(len(labels), device=labels.device)
+        else:
+            anchors, new = gather_all(self._vectors(model, first)), gather_all(self._keys(model, second))
+            held, own = self.queue(), None
+            keys, key_labels = torch.cat([new, held.keys]), torch.cat([labels, held.labels])
+            if self.training:
+                self._made.append((new.detach(), labels))
+        scores = full(self.config.score(anchors[None], keys[None])[0])
+        same, other = by_label(labels, key_labels, own)
+        config = self.config
+        found = contrast_pairs(scores, same, other, config.objective, config.mining, config.margin)
+        nothing = torch.full_like(found.mean.detach()[None], math.nan)
+        return Losses(found.mean, found.mean[None], found.accuracy[None], nothing, math.nan)
+
+    @torch.no_grad()
+    def follow(self, model: CPC) -> None:
+        """After a step of the optimizer: the slow copy follows, and the queue takes the step's keys."""
+        if self.momentum is not None:
+            self.momentum.update(self._network(model))
+        for keys, labels in self._made:
+            if self.queue is not None:
+                self.queue.enqueue(keys, labels)
+        self._made.clear()
+
+    def embed(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window hidden"]:
+        """What the projection is put on: c, pooled."""
+        return self._pooled(nn.ModuleList([model, self.pooling]), waveform)
+
+    def _network(self, model: CPC) -> nn.ModuleList:
+        return nn.ModuleList([model, self.pooling, self.projection])
+
+    def _view(
+        self, waveform: Float[Tensor, "window sample"], generator: torch.Generator, sample_rate: int
+    ) -> Float[Tensor, "window cropped"]:
+        views = self.config.views
+        crop = [Crop(views.crop)] if views.crop else []
+        return augment(waveform, [*chain(crop, views.augment)], generator, sample_rate)
+
+    def _vectors(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window dim"]:
+        return self._through(self._network(model), waveform)
+
+    def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window dim"]:
+        if self.momentum is None:
+            return self._vectors(model, waveform)
+        with torch.no_grad():
+            return self._through(self.momentum.network, waveform)
+
+    def _through(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window dim"]:
+        _, _, projection = network.children()
+        vectors: Tensor = projection(self._pooled(network, waveform))
+        return full(vectors)
+
+    def _pooled(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window hidden"]:
+        model, pooling = list(network.children())[:2]
+        pooled: Tensor = pooling(F.dropout(model(waveform).c, self.config.views.dropout, self.training))
+        return pooled
