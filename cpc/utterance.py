@@ -20,7 +20,7 @@ from cpc.config import STRICT
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.momentum import Momentum
 from cpc.contrast.negatives import full
-from cpc.contrast.pairs import Mining, by_label, contrast_pairs
+from cpc.contrast.pairs import by_label, contrast_pairs
 from cpc.contrast.queue import Queue
 from cpc.distributed import gather_all
 from cpc.model import CPC
@@ -62,7 +62,7 @@ class UtteranceConfig:
     projection: ProjectionConfig = Field(default_factory=ProjectionConfig)
     score: Score = Field(default_factory=Cosine)
     objective: Objective = Field(default_factory=InfoNCE)
-    mining: Mining = "all"
+    mining: Literal["all", "hard", "semi_hard"] = "all"
     margin: Annotated[float, Field(gt=0)] = 0.2
     queue: QueueConfig | None = None
     kind: Literal["utterance"] = "utterance"

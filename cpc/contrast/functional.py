@@ -12,11 +12,11 @@ from torch import Tensor
 
 from cpc.contrast.negatives import full
 from cpc.contrast.objectives import NCE, InfoNCE, PairMargin, Triplet, logsumexp
+from cpc.contrast.pairs import Mining, of_kind
 from cpc.contrast.scores import Cosine, Dot, NegativeDistance, Score
 
 Reduction = Literal["mean", "none"]
 Similarity = Literal["cosine", "dot"]
-Mining = Literal["all", "hard", "semi_hard", "easy"]
 Vectors = Float[Tensor, "anchor dim"]
 
 
@@ -112,7 +112,7 @@ def triplet(
     scores = NegativeDistance(squared, unit)(vectors[None], vectors[None])[0]
     same, other = _pairs(labels, len(vectors))
     gap = scores[:, :, None] - scores[:, None, :]  # (anchor, positive, negative): d(a, n) − d(a, p)
-    chosen = same[:, :, None] & other[:, None, :] & _of_kind(gap.detach(), mining, margin)
+    chosen = same[:, :, None] & other[:, None, :] & of_kind(gap.detach(), mining, margin)
     excess = (margin - gap).clamp_min(0).masked_fill(~chosen, 0.0)
     active = (excess > 0).sum((1, 2))
     if reduction == "mean":
@@ -134,9 +134,9 @@ def triplet_kinds(
         same, other = _pairs(labels, len(vectors))
         gap = (scores[:, :, None] - scores[:, None, :])[same[:, :, None] & other[:, None, :]]
         return {
-            "hard": float(_of_kind(gap, "hard", margin).float().mean()),
-            "semi_hard": float(_of_kind(gap, "semi_hard", margin).float().mean()),
-            "easy": float(_of_kind(gap, "easy", margin).float().mean()),
+            "hard": float(of_kind(gap, "hard", margin).float().mean()),
+            "semi_hard": float(of_kind(gap, "semi_hard", margin).float().mean()),
+            "easy": float(of_kind(gap, "easy", margin).float().mean()),
         }
 
 
@@ -210,20 +210,6 @@ def _pairs(
         raise ValueError(f"labels={tuple(labels.shape)}: must be one whole number a vector, ({count},)")
     equal = labels[:, None] == labels[None]
     return equal & ~torch.eye(count, dtype=torch.bool, device=labels.device), ~equal
-
-
-def _of_kind(gap: Float[Tensor, "*triplet"], mining: Mining, margin: float) -> Bool[Tensor, "*triplet"]:
-    """gap = d(a, n) − d(a, p)."""
-    match mining:
-        case "all":
-            return torch.ones_like(gap, dtype=torch.bool)
-        case "hard":
-            return gap <= 0
-        case "semi_hard":
-            return (gap > 0) & (gap < margin)
-        case "easy":
-            return gap >= margin
-    raise ValueError(f"mining={mining}: must be all, hard, semi_hard or easy")
 
 
 def _reduce(

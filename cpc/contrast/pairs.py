@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cpc.contrast.objectives import InfoNCE, Objective
 
-Mining = Literal["all", "hard", "semi_hard"]
+Mining = Literal["all", "hard", "semi_hard", "easy"]
 Keep = Bool[Tensor, "anchor key"]
 
 
@@ -51,7 +51,7 @@ def contrast_pairs(
     if isinstance(objective, InfoNCE):
         mask = mask | same[anchors]
         mask[torch.arange(len(keys), device=keys.device), keys] = False
-    mask = mask & _mined(positive.detach()[:, None] - negatives.detach(), mining, margin)
+    mask = mask & of_kind(positive.detach()[:, None] - negatives.detach(), mining, margin)
     count = same.sum(-1)
     loss = scores.new_zeros(len(scores)).index_add(0, anchors, objective(positive, negatives, mask))
     best = scores.masked_fill(~same, -torch.inf).amax(-1)
@@ -73,8 +73,11 @@ def by_label(
     return same, (anchors[:, None] != keys) & known
 
 
-def _mined(gap: Float[Tensor, "pair key"], mining: Mining, margin: float) -> Bool[Tensor, "pair key"]:
-    """gap: how far the negative scores below the positive."""
+def of_kind(gap: Float[Tensor, "*triplet"], mining: Mining, margin: float) -> Bool[Tensor, "*triplet"]:
+    """Which triplets are of a kind, where the negative scores by `gap` below the positive (Schroff et al. 2015).
+
+    "easy": by `margin` at least, so that they ask for nothing.
+    """
     match mining:
         case "all":
             return torch.ones_like(gap, dtype=torch.bool)
@@ -82,3 +85,6 @@ def _mined(gap: Float[Tensor, "pair key"], mining: Mining, margin: float) -> Boo
             return gap <= 0
         case "semi_hard":
             return (gap > 0) & (gap < margin)
+        case "easy":
+            return gap >= margin
+    raise ValueError(f"mining={mining}: must be all, hard, semi_hard or easy")

@@ -71,14 +71,24 @@ def record(results: Sequence[ProbeResult], run: Path) -> None:
     state = read_state(run)
     for result in results:
         result.write(run / "probes" / result.file_name)
-    client = connect(run.parent)
-    if not is_active(client, state["run_id"]):
-        raise InputError(
-            f"run={run}: its MLflow run {state['run_id']} is not in {client.tracking_uri}; the results are in "
-            f"{run / 'probes'}, to have them in MLflow set MLFLOW_TRACKING_URI to the store that it was trained with"
-        )
+    client = client_of(run, state["run_id"], run / "probes")
     for result in results:
         _record(client, result, state, run, results)
+
+
+def client_of(run: Path, run_id: str, results: Path) -> "MlflowClient":
+    """The client of the store that holds a run's MLflow run.
+
+    Raises:
+        InputError: it is not there; what was computed is in `results`.
+    """
+    client = connect(run.parent)
+    if not is_active(client, run_id):
+        raise InputError(
+            f"run={run}: its MLflow run {run_id} is not in {client.tracking_uri}; the results are in {results}, "
+            "to have them in MLflow set MLFLOW_TRACKING_URI to the store that it was trained with"
+        )
+    return client
 
 
 def record_table(run: Path, suite: str, values: Mapping[str, float], file: Path) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpc.config import InputError
 from cpc.evaluation.abx.result import ABXResult
-from cpc.evaluation.record import baseline_run, read_state
-from cpc.tracking import connect, is_active, log_now
+from cpc.evaluation.record import baseline_run, client_of, read_state
+from cpc.tracking import log_now
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,12 +26,7 @@ def record(results: Sequence[ABXResult], run: Path) -> None:
     for result in results:
         result.write(run / FOLDER / result.file_name)
     picture = _draw([result for result in results if _own(result)], run)
-    client = connect(run.parent)
-    if not is_active(client, state["run_id"]):
-        raise InputError(
-            f"run={run}: its MLflow run {state['run_id']} is not in {client.tracking_uri}; the results are in "
-            f"{run / FOLDER}, to have them in MLflow set MLFLOW_TRACKING_URI to the store that it was trained with"
-        )
+    client = client_of(run, state["run_id"], run / FOLDER)
     for result in results:
         _record(client, result, state, run)
     if picture:
