@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cpc import distributed
 from cpc.config import STRICT
 from cpc.contrast import All, Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, Within, contrast
+from cpc.contrast.calibration import Calibration, Learnt
 from cpc.model import Latents
 from cpc.nn.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
 
@@ -29,6 +30,7 @@ class LossConfig:
     """What is predicted, and against what.
 
     `group`: how many sequences are scored together (a cap). `gather`: groups may span processes, which exchange z.
+    `learnt`: what of the scores is learnt (see `Calibration`).
     """
 
     steps: Annotated[int, Field(ge=1)] = 12
@@ -38,6 +40,7 @@ class LossConfig:
     objective: Objective = Field(default_factory=InfoNCE)
     group: Annotated[int, Field(ge=1)] = 8
     gather: bool = False
+    learnt: tuple[Learnt, ...] = ()
     kind: Literal["cpc"] = "cpc"
 
 
@@ -103,17 +106,19 @@ class CPCLoss(nn.Module):
         score: Score | None = None,
         group: int = 8,
         heads: AnyHeadsConfig | None = None,
+        learnt: Sequence[Learnt] = (),
     ) -> None:
         super().__init__()
         self.steps, self.group = steps, group
         self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
         self.score = score or Dot()
+        self.calibration = Calibration(learnt) if learnt else None
         self.heads = build_heads(heads or BilinearConfig(), steps, hidden, dim)
 
     @classmethod
     def build(cls, config: LossConfig, dim: int, hidden: int) -> "CPCLoss":
         """The loss that a recipe describes."""
-        parts = (config.negatives, config.objective, config.score, config.group, config.heads)
+        parts = (config.negatives, config.objective, config.score, config.group, config.heads, config.learnt)
         return cls(config.steps, dim, hidden, *parts)
 
     def forward(self, latents: Latents, generator: torch.Generator | None = None, share: Share = WHOLE) -> Losses:
@@ -175,6 +180,7 @@ class CPCLoss(nn.Module):
             negatives=self._negatives(every, grid, len(predicted), own, share, generator),
             objective=self.objective,
             generator=generator,
+            calibration=self.calibration,
         )
 
     def _negatives(

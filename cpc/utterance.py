@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cpc.augment import Augmentation, Crop, augment
 from cpc.config import STRICT
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
+from cpc.contrast.calibration import Calibration, Learnt
 from cpc.contrast.momentum import Momentum
 from cpc.contrast.negatives import full
 from cpc.contrast.pairs import by_label, contrast_pairs
@@ -54,7 +55,10 @@ class QueueConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class UtteranceConfig:
-    """What belongs together, and how it is told. `mining` and `margin` choose among the negatives."""
+    """What belongs together, and how it is told. `mining` and `margin` choose among the negatives.
+
+    learnt: what of the scores is learnt (see `Calibration`).
+    """
 
     same: Literal["utterance", "speaker"] = "utterance"
     views: ViewsConfig = Field(default_factory=ViewsConfig)
@@ -65,6 +69,7 @@ class UtteranceConfig:
     mining: Literal["all", "hard", "semi_hard"] = "all"
     margin: Annotated[float, Field(gt=0)] = 0.2
     queue: QueueConfig | None = None
+    learnt: tuple[Learnt, ...] = ()
     kind: Literal["utterance"] = "utterance"
 
 
@@ -83,6 +88,7 @@ class UtteranceLoss(nn.Module):
         self.pooling = build_pooling(config.pooling, model.hidden)
         self.projection = build_projection(config.projection, model.hidden)
         dim = config.projection.dim if config.projection.layers else model.hidden
+        self.calibration = Calibration(config.learnt) if config.learnt else None
         self.queue = Queue(config.queue.size, dim) if config.queue else None
         pace = config.queue.momentum if config.queue else None
         self.momentum = None if pace is None else Momentum(self._network(model), pace)
@@ -110,6 +116,7 @@ class UtteranceLoss(nn.Module):
             if self.training:
                 self._made.append((new.detach(), labels))
         scores = full(self.config.score(anchors[None], keys[None])[0])
+        scores = scores if self.calibration is None else self.calibration(scores)
         same, other = by_label(labels, key_labels, own)
         config = self.config
         found = contrast_pairs(scores, same, other, config.objective, config.mining, config.margin)

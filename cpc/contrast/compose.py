@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cpc.contrast.calibration import Calibration
 from cpc.contrast.negatives import Candidates, Grid, Negatives
 from cpc.contrast.objectives import Objective
 from cpc.contrast.scores import Score
@@ -28,10 +29,13 @@ def contrast(
     negatives: Negatives,
     objective: Objective,
     generator: torch.Generator | None = None,
+    calibration: Calibration | None = None,
 ) -> Contrasted:
     """Contrast each anchor with its positive key and its negatives, inside each group."""
     scores = score(anchors, keys)
     found = negatives(scores, positive, grid, generator)
+    if calibration is not None:
+        found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
     return Contrasted(objective(*found), _correct(found))
 
 

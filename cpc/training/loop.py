@@ -47,6 +47,7 @@ def fit(job: Job, folder: Path, tracker: Tracker | None, display: Display, stop:
             raise NotFinite(_diagnosis(job, folder))
         if log:
             values = meter.read("train") | {"optim/lr": job.optimizer.param_groups[0]["lr"]}
+            values |= job.criterion.calibration.metrics() if job.criterion.calibration else {}
             record(values, done)
             display.metrics(values, done)
             latest |= values
