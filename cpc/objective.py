@@ -7,13 +7,13 @@ processes: each is contrasted with the keys, and draws the negatives, that it ha
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -21,8 +21,22 @@ from cpc import distributed
 from cpc.config import STRICT
 from cpc.contrast import All, Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, Within, contrast
 from cpc.contrast.calibration import Calibration, Learnt
-from cpc.model import Latents
+from cpc.contrast.queue import Queue
+from cpc.distributed import gather_all
+from cpc.grouping import WHOLE, Drawn, Share, blocks, positives
+from cpc.model import CPC, Latents
 from cpc.nn.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
+
+
+@dataclass(frozen=True, config=STRICT)
+class FrameQueueConfig:
+    """Frames of past batches are negatives too (He et al. 2020): the newest `size`; each sequence gives `each` a step.
+
+    They are as the encoder made them then; a queue as long as a few batches is hardly out of date.
+    """
+
+    size: Annotated[int, Field(ge=1)] = 512
+    each: Annotated[int, Field(ge=1)] = 8
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,20 +55,8 @@ class LossConfig:
     group: Annotated[int, Field(ge=1)] = 8
     gather: bool = False
     learnt: tuple[Learnt, ...] = ()
+    queue: FrameQueueConfig | None = None
     kind: Literal["cpc"] = "cpc"
-
-
-class Share(NamedTuple):
-    """Part number `part`, from 0, `of` so many equal parts of a batch, in the order of the batch.
-
-    A share is whole groups, or a group is whole shares, which consecutive processes hold.
-    """
-
-    part: int = 0
-    of: int = 1
-
-
-WHOLE = Share()
 
 
 class Losses(NamedTuple):
@@ -107,19 +109,23 @@ class CPCLoss(nn.Module):
         group: int = 8,
         heads: AnyHeadsConfig | None = None,
         learnt: Sequence[Learnt] = (),
+        queue: FrameQueueConfig | None = None,
     ) -> None:
         super().__init__()
         self.steps, self.group = steps, group
         self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
         self.score = score or Dot()
         self.calibration = Calibration(learnt) if learnt else None
+        self.queue = Queue(queue.size, dim) if queue else None
+        self._each = queue.each if queue else 0
+        self._made: list[Tensor] = []  # frames that the queue has yet to take
         self.heads = build_heads(heads or BilinearConfig(), steps, hidden, dim)
 
     @classmethod
     def build(cls, config: LossConfig, dim: int, hidden: int) -> "CPCLoss":
         """The loss that a recipe describes."""
-        parts = (config.negatives, config.objective, config.score, config.group, config.heads, config.learnt)
-        return cls(config.steps, dim, hidden, *parts)
+        parts = (config.negatives, config.objective, config.score, config.group)
+        return cls(config.steps, dim, hidden, *parts, config.heads, config.learnt, config.queue)
 
     def forward(self, latents: Latents, generator: torch.Generator | None = None, share: Share = WHOLE) -> Losses:
         """Score every step. `generator` draws the negatives; without it torch's global one does.
@@ -139,6 +145,8 @@ class CPCLoss(nn.Module):
             found = [self._contrast(predicted[block], keys[block], k, size, share, generator) for block, size in cuts]
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
+        if self.queue is not None and self.training:
+            self._made.append(self._some(z, share, generator))
         losses = torch.stack(per_step)
         ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
         return Losses(losses.mean(), losses, torch.stack(accuracy), ceiling - losses.detach(), ceiling)
@@ -147,7 +155,28 @@ class CPCLoss(nn.Module):
     def bounds_information(self) -> bool:
         """Whether ln(1 + M) − loss is a lower bound on the mutual information."""
         plain = isinstance(self.objective, InfoNCE) and not self.objective.concentration
-        return plain and isinstance(self.negatives, Uniform | All | Within)
+        return plain and isinstance(self.negatives, Uniform | All | Within) and self.queue is None
+
+    @torch.no_grad()
+    def follow(self, model: CPC) -> None:
+        """After a step of the optimizer: the queue takes frames of its batch, those of all processes."""
+        for frames in self._made:
+            if self.queue is not None:
+                self.queue.enqueue(gather_all(frames))
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what the queue has yet to take."""
+        self._made.clear()
+
+    def _some(
+        self, z: Float[Tensor, "batch frame dim"], share: Share, generator: torch.Generator | None
+    ) -> Float[Tensor, "picked dim"]:
+        """A few frames of each sequence, as they would be picked from the whole batch."""
+        batch, frames, _ = z.shape
+        times = torch.randint(frames, (batch * share.of, self._each), generator=generator, device=z.device)
+        own = times[share.part * batch :][:batch, :, None].expand(-1, -1, z.shape[2])
+        return z.detach().gather(1, own).flatten(0, 1)
 
     def ceiling(self, batch: int, frames: int) -> float:
         """ln(1 + M): the loss at chance, and the most that the bound can show."""
@@ -181,6 +210,7 @@ class CPCLoss(nn.Module):
             objective=self.objective,
             generator=generator,
             calibration=self.calibration,
+            held=self.queue().keys if self.queue else None,
         )
 
     def _negatives(
@@ -200,38 +230,3 @@ class CPCLoss(nn.Module):
         mine = rearrange(drawn, "g (s a) n -> (g s) a n", s=grid.sequences)[share.part * sequences :][:sequences]
         index = rearrange(mine, "(g s) a n -> g (s a) n", s=own)
         return Drawn(self.negatives.count, self.negatives.across, index=index)
-
-
-@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
-class Drawn(Uniform):
-    """Uniform negatives that are drawn already: flat key indices (group, anchor, negative)."""
-
-    index: Tensor | None = None
-
-    def draw(
-        self, positive: Int[Tensor, "anchor"], grid: Grid, groups: int, generator: torch.Generator | None
-    ) -> Int[Tensor, "group anchor negative"]:
-        if self.index is None:
-            raise ValueError("index=None: must be given; use Uniform to draw")
-        return self.index
-
-
-def positives(sequences: int, anchors: int, frames: int, k: int, device: torch.device) -> Int[Tensor, "pair"]:
-    """The flat key index s · frames + t + k for anchor (s, t), in row-major order."""
-    times = torch.arange(anchors, device=device) + k
-    starts = torch.arange(sequences, device=device) * frames
-    return (starts[:, None] + times).flatten()
-
-
-def blocks(batch: int, group: int) -> Iterator[tuple[slice, int]]:
-    """Cut a batch into the fewest groups of at most `group` sequences whose sizes differ by at most 1.
-
-    Yields at most two (slice of the batch, size of its groups): equal groups are computed together.
-    """
-    groups = math.ceil(batch / group)
-    small, extra = divmod(batch, groups)
-    split = extra * (small + 1)
-    if split:
-        yield slice(0, split), small + 1
-    if split < batch:
-        yield slice(split, batch), small

@@ -131,6 +131,10 @@ class UtteranceLoss(nn.Module):
         for keys, labels in self._made:
             if self.queue is not None:
                 self.queue.enqueue(keys, labels)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what the queue has yet to take."""
         self._made.clear()
 
     def embed(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window hidden"]:

@@ -25,8 +25,9 @@ from cpc.contrast import (
     Uniform,
     Within,
 )
+from cpc.grouping import blocks, positives
 from cpc.model import Latents
-from cpc.objective import CPCLoss, blocks, positives
+from cpc.objective import CPCLoss
 from tests import reference
 
 STEPS, DIM, HIDDEN, COUNT, SCALE = 3, 5, 4, 7, 0.3

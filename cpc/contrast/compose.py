@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cpc.contrast.calibration import Calibration
-from cpc.contrast.negatives import Candidates, Grid, Negatives
+from cpc.contrast.negatives import Candidates, Grid, Negatives, full
 from cpc.contrast.objectives import Objective
 from cpc.contrast.scores import Score
 
@@ -30,13 +30,27 @@ def contrast(
     objective: Objective,
     generator: torch.Generator | None = None,
     calibration: Calibration | None = None,
+    held: Float[Tensor, "held dim"] | None = None,
 ) -> Contrasted:
-    """Contrast each anchor with its positive key and its negatives, inside each group."""
+    """Contrast each anchor with its positive key and its negatives, inside each group.
+
+    Keys that are `held` from elsewhere are negatives of every anchor.
+    """
     scores = score(anchors, keys)
     found = negatives(scores, positive, grid, generator)
+    if held is not None and len(held):
+        found = _joined(found, full(score(anchors, held.to(keys).expand(len(keys), -1, -1))))
     if calibration is not None:
         found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
     return Contrasted(objective(*found), _correct(found))
+
+
+def _joined(found: Candidates, more: Float[Tensor, "group anchor held"]) -> Candidates:
+    """The candidates with more negatives."""
+    mask = found.mask
+    if mask is not None:
+        mask = torch.cat([mask.expand(found.negatives.shape), torch.ones_like(more, dtype=torch.bool)], dim=-1)
+    return Candidates(found.positive, torch.cat([found.negatives, more], dim=-1), mask)
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ from cpc.config import InputError, validate
 from cpc.contrast import Contrasted, Cosine, Grid, Score, contrast
 from cpc.corpus.corpus import Corpus
 from cpc.evaluation.interval import bootstrap_interval
+from cpc.grouping import blocks, positives
 from cpc.model import CPC, Latents, checkpoint_file, load, read_checkpoint
-from cpc.objective import CPCLoss, LossConfig, blocks, positives
+from cpc.objective import CPCLoss, LossConfig
 from cpc.seeding import derive, torch_generator
 from cpc.windows import Windows, WindowsConfig, to_float
 

@@ -12,7 +12,8 @@ from jaxtyping import Int
 
 from cpc.config import InputError
 from cpc.distributed import World
-from cpc.objective import LossConfig, Share
+from cpc.grouping import Share
+from cpc.objective import LossConfig
 from cpc.training.recipe import Recipe
 
 

@@ -18,8 +18,9 @@ from cpc.config import InputError, dump
 from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
 from cpc.distributed import World
+from cpc.grouping import Share
 from cpc.model import CPC, build
-from cpc.objective import CPCLoss, Losses, Share, mean
+from cpc.objective import CPCLoss, Losses, mean
 from cpc.seeding import derive, torch_generator
 from cpc.training import checkpoint
 from cpc.training.division import Division, divide
@@ -98,6 +99,7 @@ class Job:
         losses = self._losses(self.network, batch, generator, self.division.shares()[0])
         torch.autograd.backward(losses.loss)
         self.optimizer.zero_grad(set_to_none=True)
+        self.criterion.forget()
 
     def update(self, step: int, waveform: Float[Tensor, "window sample"]) -> tuple[Losses, Float[Tensor, ""]]:
         """One step of gradient descent; gives this process's losses and the norm of the gradient, which all share.
@@ -120,8 +122,7 @@ class Job:
             parts.append(losses.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.clip or float("inf"))
         self.optimizer.step()
-        if isinstance(self.criterion, UtteranceLoss):
-            self.criterion.follow(self.model)
+        self.criterion.follow(self.model)
         self.step = step + 1
         return mean(parts), norm
 

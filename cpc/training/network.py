@@ -9,8 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cpc.config import InputError
 from cpc.distributed import World
+from cpc.grouping import Share
 from cpc.model import CPC
-from cpc.objective import CPCLoss, LossConfig, Losses, Share
+from cpc.objective import CPCLoss, LossConfig, Losses
 from cpc.seeding import derive
 from cpc.training.recipe import Recipe
 from cpc.utterance import UtteranceLoss
