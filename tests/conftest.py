@@ -6,10 +6,14 @@ install_import_hook("cpc", "beartype.beartype")
 
 from pathlib import Path  # noqa: E402 (the hook must come before the first import of cpc)
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
+
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is not a wrong result
+hypothesis.settings.load_profile("patient")
 
 SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 

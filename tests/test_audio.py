@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cpc import audio
@@ -33,7 +33,6 @@ def test_every_int16_survives_the_way_through_float() -> None:
     assert np.array_equal(to_int16(steps.astype(np.float32) / 32768), steps)
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.floats(-4, 4, width=32))
 def test_to_int16_rounds_to_the_nearest_step_and_clips(value: float) -> None:
     exact = min(max(value * 32768, -32768), 32767)

@@ -19,7 +19,7 @@ def anchors_of(grid: Grid) -> torch.Tensor:
     return torch.arange(grid.sequences * grid.frames)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 5), st.integers(2, 9), st.integers(1, 40), SHARES, st.integers(0, 99))
 def test_positive_is_never_drawn_and_shares_hold(
     sequences: int, frames: int, count: int, across: float, seed: int

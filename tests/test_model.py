@@ -38,7 +38,7 @@ def test_parameter_counts_are_the_papers() -> None:
     assert sum(p.numel() for p in CPCLoss(12, 512, 256).parameters()) == 12 * 512 * 256
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(2000, 6000), st.integers(0, 5))
 def test_frames_are_counted_and_see_what_they_should(samples: int, which: int) -> None:
     """A change of one sample reaches exactly the frames whose receptive field, around its centre, holds it."""

@@ -62,7 +62,7 @@ IDS = ["info_nce", "concentrated", "nce", "triplet", "triplet_all", "pair_margin
 
 
 @pytest.mark.parametrize(("objective", "term"), CASES, ids=IDS)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**20), anchors=st.integers(1, 4), count=st.integers(1, 5), masked=st.booleans())
 def test_value_and_gradient_equal_the_formula(
     objective: Callable[..., Tensor], term: Term, seed: int, anchors: int, count: int, masked: bool

@@ -11,7 +11,7 @@ from cpc.contrast.momentum import Momentum
 from cpc.contrast.queue import Queue
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(size=st.integers(1, 7), batches=st.lists(st.integers(0, 9), max_size=6))
 def test_the_queue_holds_the_newest_keys(size: int, batches: list[int]) -> None:
     queue, oracle = Queue(size, 2), deque[float](maxlen=size)

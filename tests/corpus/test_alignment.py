@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cpc.corpus.alignment as module
@@ -35,7 +35,6 @@ def row_of_edges(id: str, edges: list[int], labels: list[int]) -> AlignedRow:
     return AlignedRow(id, seconds[:-1], seconds[1:], np.array(labels))
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.integers(1, 3199))
 def test_a_frame_has_the_label_of_the_sample_at_its_centre(change: int) -> None:
     # A signal whose value is its label: 0 before sample `change`, 1 from it on. Frame t's centre, 160 t + 79.5,
@@ -48,7 +47,6 @@ def test_a_frame_has_the_label_of_the_sample_at_its_centre(change: int) -> None:
     assert frames.tolist() == expected.tolist()
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.data())
 def test_frames_equal_a_search_by_hand(data: st.DataObject) -> None:
     edges = sorted(data.draw(st.lists(st.integers(0, 400), min_size=2, max_size=12)))
@@ -76,7 +74,6 @@ def test_the_papers_labels_reach_the_encoder_one_frame_later(tmp_path: Path) -> 
     assert frames[-1] == labels[-1]  # after the last label: extended to the end of the audio
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(80, 400))
 def test_at_their_own_centres_labels_come_back(labels: list[int], first_centre: int) -> None:
     row = _merge("a", np.array(labels), first_centre, HOP, RATE)

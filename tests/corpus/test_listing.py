@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cpc.config import InputError
@@ -18,7 +18,6 @@ from cpc.corpus.stream import stream
 IDS = st.text(min_size=1, max_size=8).filter(lambda id: id == id.strip() and id.isprintable())
 
 
-@settings(deadline=None)
 @given(st.lists(IDS, unique=True, max_size=40), st.integers(0, 45), st.integers(0, 45))
 def test_a_listing_is_the_sorted_list_and_its_slices_are_those_of_the_list(ids: list[str], a: int, b: int) -> None:
     made = [Source(id, Path(f"in/{id}.wav"), "s", "c", "F", "dev", f"text of {id}", a, b or None) for id in ids]
@@ -87,7 +86,6 @@ def test_no_room_for_temporary_files_is_one_clear_error(monkeypatch: pytest.Monk
         Spool()
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(st.characters(), max_size=5), st.lists(st.integers()), max_size=30))
 def test_a_spool_is_a_dictionary_in_the_order_of_its_keys(given: dict[str, list[int]]) -> None:
     spool = Spool()

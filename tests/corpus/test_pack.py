@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cpc.audio import Reader
@@ -268,7 +268,6 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, sour
         pack(sources(3), tmp_path / "file" / "out", progress=False)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50)), st.integers(1, 100))
 def test_cut_keeps_everything_fills_shards_and_never_overfills(lengths: list[int], most: int) -> None:
     counts = cut(lengths, most)

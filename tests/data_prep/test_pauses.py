@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -116,7 +116,6 @@ def test_of_nothing_but_silence_nothing_is_left() -> None:
 LEVELS = hnp.arrays(np.float32, st.integers(0, 3000), elements=st.sampled_from([-100, -70, -60, -30, -20, -19.5]))
 
 
-@settings(deadline=None)
 @given(LEVELS, st.floats(2 * SHORTEST, 12))
 def test_without_trimming_spans_cover_all_and_are_neither_too_long_nor_too_short(
     levels: np.ndarray, longest: float
@@ -130,7 +129,6 @@ def test_without_trimming_spans_cover_all_and_are_neither_too_long_nor_too_short
     assert len(spans) == 1 or min(lengths) >= 100 * SHORTEST
 
 
-@settings(deadline=None)
 @given(LEVELS, st.floats(2 * SHORTEST, 12), st.floats(0.2, 3))
 def test_trimming_leaves_out_nothing_but_long_silences(levels: np.ndarray, longest: float, trim: float) -> None:
     spans = cut(levels, longest, trim)

@@ -18,7 +18,7 @@ def matrices(seed: int, pairs: int, rows: int, columns: int, levels: int | None)
 
 
 # Whole numbers of few levels are full of ties; sums of them are exact, so the paths must agree cell by cell.
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     rows=st.integers(1, 9),

@@ -18,7 +18,7 @@ def sliced(onset: float, offset: float, centres: np.ndarray, slicing: str = "cen
 
 
 # Times as .item files have them: a phone edge every 2.5 ms falls exactly on centres of 5 and 10 ms hops.
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     onset=st.integers(0, 700),
     length=st.integers(1, 300),
