@@ -32,9 +32,14 @@ class Queue(nn.Module):
         self.register_buffer("keys", torch.zeros(size, dim))
         self.register_buffer("labels", torch.full((size,), -1, dtype=torch.long))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))  # keys ever put in
+        self._seen = 0  # the same number where Python can read it without waiting for a GPU
+        self.register_load_state_dict_post_hook(lambda queue, _: queue._see())  # type: ignore[no-untyped-call]
+
+    def _see(self) -> None:
+        self._seen = int(self.count)
 
     def forward(self) -> Held:
-        held = min(int(self.count), len(self.keys))
+        held = min(self._seen, len(self.keys))
         return Held(self.keys[:held], self.labels[:held])
 
     @torch.no_grad()
@@ -42,9 +47,10 @@ class Queue(nn.Module):
         """Put keys in, the last of them newest; of more than fit, the newest stay. No gradient flows into them."""
         size, new = len(self.keys), len(keys)
         kept = min(new, size)
-        first = int(self.count) + new - kept
+        first = self._seen + new - kept
         places = torch.arange(first, first + kept, device=self.keys.device) % size
         self.keys[places] = keys[new - kept :].detach().to(self.keys)
         own = torch.full((kept,), -1, device=self.keys.device) if labels is None else labels[new - kept :]
         self.labels[places] = own.to(self.labels)
         self.count += new
+        self._seen += new
