@@ -35,7 +35,10 @@ from cpc.evaluation.abx.pairs import Stretches, measure
 from cpc.evaluation.abx.score import score_cells, summarise
 from cpc.evaluation.abx.task import Task, compare
 from cpc.evaluation.features import FrameTable
+from data_prep.console import run
 from tests.evaluation.abx.reference import item_distance
+
+app = typer.Typer(add_completion=False)
 
 HOP = 0.01  # seconds
 ORACLE_PAIRS = 5
@@ -149,6 +152,7 @@ def cells_for_fastabx(found: Any) -> Any:
     return polars.DataFrame({"description": labels, "header": labels, **columns})
 
 
+@app.command()
 def main(
     corpus: Annotated[Path, typer.Argument(help="A packed corpus with phone labels.")],
     split: Annotated[str | None, typer.Option(help="A split or a subset of it.")] = None,
@@ -189,4 +193,4 @@ def row(taken: tuple[float, float], ours: float) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(app)

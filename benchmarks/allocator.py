@@ -21,6 +21,9 @@ from rich.table import Table
 from cpc import CPCLoss, Dot, build, load_config
 from cpc.config import PRESETS
 from cpc.distributed import device_name, keep_freed_memory
+from data_prep.console import run
+
+app = typer.Typer(add_completion=False)
 
 WORK = ("inference, 8 × 8 s, fp32", "training step, 8 × 1.28 s, fp32")
 
@@ -55,6 +58,7 @@ def measure(keep: bool) -> dict[str, float]:
     return dict(zip(WORK, (median_seconds(infer), median_seconds(train)), strict=True))
 
 
+@app.command()
 def main(
     rounds: Annotated[int, typer.Option(help="Times that both settings take a turn.")] = 3,
     child: Annotated[str, typer.Option(hidden=True)] = "",
@@ -79,4 +83,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(app)

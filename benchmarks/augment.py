@@ -45,6 +45,9 @@ from cpc.config import PRESETS
 from cpc.distributed import device_name, has_bf16, keep_freed_memory
 from cpc.seeding import torch_generator
 from cpc.training.schedule import optimizer
+from data_prep.console import run
+
+app = typer.Typer(add_completion=False)
 
 SAMPLES = 20480
 PAST, STEP = "pitch, noise and room on the past", "training step"
@@ -92,6 +95,7 @@ def milliseconds(work: Callable[[Tensor], object], wave: Tensor) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
+@app.command()
 def main(
     batch: Annotated[int, typer.Option(help="Windows a batch.")] = 8,
     rounds: Annotated[int, typer.Option(help="Rounds in which all take turns.")] = 20,
@@ -133,4 +137,4 @@ def show(median: dict[str, float], batch: int, device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(app)

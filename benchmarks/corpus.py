@@ -35,6 +35,9 @@ from cpc.corpus import Corpus
 from cpc.corpus.merge import merge
 from cpc.distributed import device_name
 from cpc.windows import Windows, WindowsConfig
+from data_prep.console import run
+
+app = typer.Typer(add_completion=False)
 
 BATCHES = 200
 SIZES = (1_000, 10_000, 100_000, 1_000_000)  # utterances
@@ -124,6 +127,7 @@ def mergings(scratch: Path, most: int) -> None:
 CHILDREN = {"opening": open_in_child, "merging": merge_in_child}
 
 
+@app.command()
 def main(
     corpus_audio: Annotated[
         Path | None, typer.Option(help="A folder of audio to pack besides the synthetic one.")
@@ -165,4 +169,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(app)

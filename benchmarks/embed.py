@@ -33,6 +33,9 @@ from benchmarks.measures import memory
 from cpc import CPC, build, embed, load_config
 from cpc.config import PRESETS
 from cpc.distributed import device_name
+from data_prep.console import run
+
+app = typer.Typer(add_completion=False)
 
 RATE = 16000
 # Name → shortest and longest in seconds, number of files.
@@ -162,6 +165,7 @@ def long(scratch: Path, lengths: Sequence[int]) -> None:
     Console(width=150).print(table)
 
 
+@app.command()
 def main(
     only: Annotated[str, typer.Option(help="words, phrases, utterances or long. Default: all.")] = "",
     minutes: Annotated[list[int] | None, typer.Option(help="Lengths of the long file. Default: 1, 2, 8, 32.")] = None,
@@ -180,4 +184,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(app)

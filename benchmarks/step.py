@@ -29,7 +29,10 @@ from cpc.distributed import device_name, has_bf16, keep_freed_memory
 from cpc.model import Latents
 from cpc.seeding import torch_generator
 from cpc.training.schedule import OptimConfig, optimizer
+from data_prep.console import run
 from tests.reference import gathered_criterion
+
+app = typer.Typer(add_completion=False)
 
 STEPS, NEGATIVES, SAMPLES = 12, 128, 20480
 USUAL = "gathered vectors"
@@ -92,6 +95,7 @@ def peak_of(recorded: profile) -> int:
     return peak
 
 
+@app.command()
 def main(
     batch: Annotated[int, typer.Option(help="Windows a step.")] = 8,
     rounds: Annotated[int, typer.Option(help="Rounds in which the variants take turns.")] = 3,
@@ -141,4 +145,4 @@ def show(batch: int, device: torch.device, median: dict[tuple[str, bool], float]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(app)
