@@ -43,6 +43,8 @@ bench: setup ## Speed and memory: regenerates the figures that the docs claim.
 	$(BIN)/python -m benchmarks.allocator
 	$(BIN)/python -m benchmarks.corpus
 	$(BIN)/python -m benchmarks.alignment
+	$(BIN)/python -m benchmarks.embed
+	$(BIN)/python -m benchmarks.augment
 
 lock: ## Resolve the newest versions that pyproject.toml allows into requirements.lock (needs uv).
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --upgrade \
