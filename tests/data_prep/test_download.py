@@ -227,19 +227,21 @@ def test_a_terminal_gets_a_bar_for_each_file(
     assert "1.0/1.0 MB" in shown
 
 
+def _interruptible(url: str, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin by ignoring it
+    fetch_all(ONE, [url], folder)
+
+
 def test_ctrl_c_ends_soon_and_keeps_what_came(server: Served, tmp_path: Path) -> None:
     server.faults.rate = len(BODY) / 30  # half a minute for all of it
-    process = get_context("fork").Process(target=fetch_all, args=(ONE, [server.url], tmp_path))
+    process = get_context("fork").Process(target=_interruptible, args=(server.url, tmp_path))
     process.start()
     part = tmp_path / f"{NAME}.part"
     while not (part.is_file() and part.stat().st_size):
         assert process.is_alive()
         time.sleep(0.01)
-    for _ in range(5):  # Python may swallow one that comes at a bad moment; people press again
-        os.kill(process.pid or 0, signal.SIGINT)
-        process.join(3)
-        if process.exitcode is not None:
-            break
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(15)
     assert process.exitcode not in (0, None)
     server.faults.rate = 0.0
     held = part.stat().st_size
