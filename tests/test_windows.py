@@ -57,7 +57,7 @@ def test_a_part_is_those_windows_of_the_whole_batch(tones: Path) -> None:
             np.testing.assert_array_equal(ours, theirs[part])
 
 
-def held_and_streamed(corpus: Corpus, device: torch.device) -> None:
+def assert_held_is_streamed(corpus: Corpus, device: torch.device) -> None:
     """Windows cut from what the device holds are those that are read, speaker by speaker or not."""
     for one_speaker in (False, True):
         streamed = windows(corpus, one_speaker=one_speaker)
@@ -69,12 +69,12 @@ def held_and_streamed(corpus: Corpus, device: torch.device) -> None:
 
 
 def test_windows_from_a_held_corpus(tones: Path) -> None:
-    held_and_streamed(Corpus.open(tones), CPU)
+    assert_held_is_streamed(Corpus.open(tones), CPU)
 
 
 @pytest.mark.cuda
 def test_windows_from_a_corpus_on_the_gpu(tones: Path, cuda: torch.device) -> None:
-    held_and_streamed(Corpus.open(tones), cuda)
+    assert_held_is_streamed(Corpus.open(tones), cuda)
 
 
 def test_utterances_are_drawn_by_duration(tones: Path) -> None:

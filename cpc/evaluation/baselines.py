@@ -1,8 +1,4 @@
-"""A probe session: the layers of a run's model beside the baselines; nothing is computed twice.
-
-The baselines say what a number is worth: MFCC and log-mel are what speech recognition used before anything was
-learnt, and a model of the same architecture with random weights shows what the architecture alone gives.
-"""
+"""A probe session: the layers of a run's model beside the baselines; nothing is computed twice."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +11,14 @@ from cpc.corpus.corpus import Corpus
 from cpc.evaluation.cache import find, place
 from cpc.evaluation.features import Features, FrameTable, extract, extract_features
 from cpc.evaluation.folds import judge_folds
-from cpc.evaluation.layers import Layer, LayerName, check_layer
+from cpc.evaluation.layers import Layer, LayerName
 from cpc.evaluation.leakage import pretraining_note
 from cpc.evaluation.probe import judge
 from cpc.evaluation.protocol import WINDOW, Protocol
 from cpc.evaluation.result import TASKS, ProbeResult, Task
+from cpc.evaluation.session import beside_baselines, load_checked
 from cpc.evaluation.trial import Rows, Trial, check
-from cpc.model import CPC, build, load
-from cpc.nn.frontends import MFCC39, LogMel
 
-RANDOM_SEED = 0
 KINDS: Mapping[str, tuple[Task, ...]] = {
     "speaker": ("speaker_frame", "speaker_utterance"),
     **{task: (task,) for task in TASKS},
@@ -61,23 +55,12 @@ def probe_run(
     trial = Trial(Corpus.open(corpus_path), train, test, labels, device=device, progress=progress, folds=folds)
     for each, protocol in ((each, protocol) for each in KINDS[task] for protocol in protocols):
         check(replace(trial, protocol=protocol), each)
-    model = load(run, device)
-    for layer in layers:
-        check_layer(model, layer)
-    results: list[ProbeResult] = []
-    for group in baseline_features(model, layers, device) if baselines else ():
-        results += probe_cached(group, trial, KINDS[task], cache, protocols)
-    own = probe_cached([Layer(model, layer) for layer in layers], trial, KINDS[task], cache, protocols)
+
+    def measure(group: Sequence[Features]) -> list[ProbeResult]:
+        return probe_cached(group, trial, KINDS[task], cache, protocols)
+
     heard = pretraining_note(trial.corpus, trial.tested, pretrain_ids)
-    return results + [replace(result, notes=result.notes + heard) for result in own]
-
-
-def baseline_features(model: CPC, layers: Sequence[LayerName], device: str) -> Iterator[Sequence[Features]]:
-    """MFCC, log-mel, and the layers of an untrained model of the same architecture."""
-    yield [MFCC39().to(device)]
-    yield [LogMel().to(device)]
-    untrained = build(model.config, RANDOM_SEED).to(device)
-    yield [Layer(untrained, layer, "random") for layer in layers]
+    return beside_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
 
 
 def probe_cached(

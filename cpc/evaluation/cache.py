@@ -33,7 +33,12 @@ def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) 
         "protocol": asdict(trial.protocol),
         "replicates": REPLICATES,
     }
-    return cache / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    return cache / f"{key(facts)}.json"
+
+
+def key(facts: Mapping[str, object]) -> str:
+    """A name for all that determines a result, given as plain values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def find(path: Path, trial: Trial) -> ProbeResult | None:

@@ -65,16 +65,17 @@ AnyContextConfig = GRUConfig | LSTMConfig | TransformerConfig
 ContextConfig = Annotated[AnyContextConfig, Field(discriminator="kind")]
 
 
-class GRU(nn.Module):
-    """c_t from z_1 … z_t; nothing after t reaches c_t.
+class Recurrent(nn.Module):
+    """c_t from z_1 … z_t by a GRU or an LSTM; nothing after t reaches c_t.
 
     Shape:
-        z (batch, frame, dim) → c (batch, frame, hidden). State: h (layer, batch, hidden).
+        z (batch, frame, dim) → c (batch, frame, hidden). State: h, and an LSTM's cell, (layer, batch, hidden) each.
     """
 
-    def __init__(self, config: GRUConfig, dim: int) -> None:
+    def __init__(self, config: GRUConfig | LSTMConfig, dim: int) -> None:
         super().__init__()
-        self.rnn = nn.GRU(dim, config.hidden, config.layers, batch_first=True)
+        network = nn.GRU if isinstance(config, GRUConfig) else nn.LSTM
+        self.rnn = network(dim, config.hidden, config.layers, batch_first=True)
         self.depth = config.layers
 
     def forward(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame hidden"]:
@@ -83,34 +84,9 @@ class GRU(nn.Module):
     def go_on(
         self, z: Float[Tensor, "batch frame dim"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch frame hidden"], State]:
-        c, h = self.rnn(z, None if state is None else state[0])
-        return c, (h,)
-
-    def below(self, z: Float[Tensor, "batch frame dim"], count: int) -> Float[Tensor, "batch frame hidden"]:
-        found: Tensor = _first_layers(self.rnn, count)(z)[0]
-        return found
-
-
-class LSTM(nn.Module):
-    """As `GRU`, with a cell beside the hidden vector.
-
-    Shape:
-        z (batch, frame, dim) → c (batch, frame, hidden). State: h and cell, (layer, batch, hidden) each.
-    """
-
-    def __init__(self, config: LSTMConfig, dim: int) -> None:
-        super().__init__()
-        self.rnn = nn.LSTM(dim, config.hidden, config.layers, batch_first=True)
-        self.depth = config.layers
-
-    def forward(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame hidden"]:
-        return self.go_on(z)[0]
-
-    def go_on(
-        self, z: Float[Tensor, "batch frame dim"], state: State | None = None
-    ) -> tuple[Float[Tensor, "batch frame hidden"], State]:
-        c, (h, cell) = self.rnn(z, state)
-        return c, (h, cell)
+        before = state[0] if state is not None and len(state) == 1 else state  # torch wants a GRU's without its tuple
+        c, after = self.rnn(z, before)
+        return c, after if isinstance(after, tuple) else (after,)
 
     def below(self, z: Float[Tensor, "batch frame dim"], count: int) -> Float[Tensor, "batch frame hidden"]:
         found: Tensor = _first_layers(self.rnn, count)(z)[0]
@@ -154,16 +130,14 @@ class Transformer(nn.Module):
         return c
 
 
-Context = GRU | LSTM | Transformer
+Context = Recurrent | Transformer
 
 
 def build_context(config: AnyContextConfig, dim: int) -> Context:
     """The context network that a recipe describes, for z of dimension `dim`."""
     match config:
-        case GRUConfig():
-            return GRU(config, dim)
-        case LSTMConfig():
-            return LSTM(config, dim)
+        case GRUConfig() | LSTMConfig():
+            return Recurrent(config, dim)
         case TransformerConfig():
             return Transformer(config, dim)
         case _:

@@ -1,9 +1,8 @@
 """An ABX session: the layers of a model beside the baselines; nothing is computed twice."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from cpc.evaluation.abx.bank import Bank, corpus_banks
@@ -11,11 +10,12 @@ from cpc.evaluation.abx.material import Material
 from cpc.evaluation.abx.result import ABXResult
 from cpc.evaluation.abx.score import REPLICATES
 from cpc.evaluation.abx.task import Task, abx
-from cpc.evaluation.baselines import announced, baseline_features
+from cpc.evaluation.baselines import announced
+from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
-from cpc.evaluation.layers import Layer, LayerName, check_layer
+from cpc.evaluation.layers import LayerName
 from cpc.evaluation.leakage import pretraining_note
-from cpc.model import load
+from cpc.evaluation.session import beside_baselines, each_once, load_checked
 
 VERSION = 1  # part of every cache key: raise it when a change of code changes any number
 
@@ -37,15 +37,12 @@ def abx_run(
     `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
     in `cache`. Raises InputError where there is nothing to compare.
     """
-    model = load(run, device)
-    for layer in layers:
-        check_layer(model, layer)
-    results: list[ABXResult] = []
-    for group in baseline_features(model, layers, device) if baselines else ():
-        results += abx_cached(group, material, task, cache, device, progress)
-    own = abx_cached([Layer(model, layer) for layer in layers], material, task, cache, device, progress)
+
+    def measure(group: Sequence[Features]) -> list[ABXResult]:
+        return abx_cached(group, material, task, cache, device, progress)
+
     heard = pretraining_note(material.corpus, material.rows, pretrain_ids)
-    return results + [replace(result, notes=result.notes + heard) for result in own]
+    return beside_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
 
 
 def abx_cached(
@@ -58,16 +55,12 @@ def abx_cached(
 ) -> list[ABXResult]:
     """ABX of features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
     places = [cache / f"{_key(features, material, task)}.json" if cache else None for features in group]
-    found = [_find(place, material) for place in places]
-    missing = [features for features, result in zip(group, found, strict=True) if result is None]
-    corpus, rows = material.corpus, material.rows
-    computed = iter(corpus_banks(missing, corpus, rows, device=device, progress=progress) if missing else [])
-    results = []
-    for place, result in zip(places, found, strict=True):
-        results.append(result or _measured(next(computed), material, task, device, progress))
-        if result is None and place is not None:
-            results[-1].write(place)
-    return results
+
+    def measure(missing: Sequence[Features]) -> Iterator[ABXResult]:
+        banks = corpus_banks(missing, material.corpus, material.rows, device=device, progress=progress)
+        return (_measured(bank, material, task, device, progress) for bank in banks)
+
+    return each_once(group, places, partial(_known, material), measure)
 
 
 def _measured(bank: Bank, material: Material, task: Task, device: str, progress: bool) -> ABXResult:
@@ -78,13 +71,10 @@ def _measured(bank: Bank, material: Material, task: Task, device: str, progress:
     return result
 
 
-def _find(place: Path | None, material: Material) -> ABXResult | None:
-    """A cached result under the names by which its data go today; None where there is none that can be read."""
-    try:
-        result = ABXResult.read(place) if place else None
-    except (FileNotFoundError, ValueError):
-        return None
-    return result and replace(result, corpus=material.corpus.name, split=material.split, unit=material.unit)
+def _known(material: Material, place: Path) -> ABXResult:
+    """A cached result under the names by which its data go today."""
+    saved = ABXResult.read(place)
+    return replace(saved, corpus=material.corpus.name, split=material.split, unit=material.unit)
 
 
 def _key(features: Features, material: Material, task: Task) -> str:
@@ -96,4 +86,4 @@ def _key(features: Features, material: Material, task: Task) -> str:
         "task": asdict(task),
         "replicates": REPLICATES,
     }
-    return "abx-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return f"abx-{key(facts)}"

@@ -1,9 +1,8 @@
 """A verification session: the layers of a model beside the baselines, on the same trials; nothing is computed twice."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,17 @@ import numpy as np
 from jaxtyping import Bool
 
 from cpc.corpus.corpus import Corpus
-from cpc.evaluation.baselines import announced, baseline_features
+from cpc.evaluation.baselines import announced
+from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
-from cpc.evaluation.layers import Layer, LayerName, check_layer
+from cpc.evaluation.layers import LayerName
 from cpc.evaluation.leakage import pretraining_note
 from cpc.evaluation.protocol import REPLICATES
+from cpc.evaluation.session import beside_baselines, each_once, load_checked
 from cpc.evaluation.verification.embeddings import Vectors, cosines, embeddings
 from cpc.evaluation.verification.material import Choice, Material, Rows, gather
 from cpc.evaluation.verification.result import VerificationResult
 from cpc.evaluation.verification.score import PRIORS, summarise
-from cpc.model import load
 from cpc.nn.frontends import WINDOW
 
 VERSION = 1  # part of every cache key: raise it when a change of code changes any number
@@ -53,9 +53,7 @@ def verify_run(
     `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
     in `cache`. Raises InputError where there is nothing to compare, before anything is computed.
     """
-    model = load(run, device)
-    for layer in layers:
-        check_layer(model, layer)
+    model = load_checked(run, layers, device)
     shortest = max(model.receptive_field, WINDOW)  # one for all features: they are judged on the same trials
 
     def usable(samples: Rows) -> Bool[np.ndarray, " utterance"]:
@@ -64,32 +62,21 @@ def verify_run(
 
     material = gather(corpus, choice, usable)
     session = Session(material, cache, device, progress)
-    results: list[VerificationResult] = []
-    for group in baseline_features(model, layers, device) if baselines else ():
-        results += verify_cached(group, session)
-    own = verify_cached([Layer(model, layer) for layer in layers], session)
     heard = pretraining_note(corpus, material.trials.rows, pretrain_ids)
-    return material, results + [replace(result, notes=result.notes + heard) for result in own]
+    return material, beside_baselines(model, layers, baselines, partial(verify_cached, session=session), heard)
 
 
 def verify_cached(group: Sequence[Features], session: Session) -> list[VerificationResult]:
     """Verification by features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
     cache, material = session.cache, session.material
     places = [cache / f"{_key(features, material)}.json" if cache else None for features in group]
-    found = [_find(place, material) for place in places]
-    missing = [features for features, result in zip(group, found, strict=True) if result is None]
-    computed = iter(_vectors(missing, session) if missing else [])
-    results = []
-    for features, place, result in zip(group, places, found, strict=True):
-        results.append(result or _measured(features, next(computed), session))
-        if result is None and place is not None:
-            results[-1].write(place)
-    return results
+    return each_once(group, places, partial(_known, material), partial(_measure, session))
 
 
-def _vectors(group: Sequence[Features], session: Session) -> list[Vectors]:
+def _measure(session: Session, group: Sequence[Features]) -> Iterator[VerificationResult]:
     material = session.material
-    return embeddings(group, material.corpus, material.rows, device=session.device, progress=session.progress)
+    found = embeddings(group, material.corpus, material.rows, device=session.device, progress=session.progress)
+    return (_measured(features, vectors, session) for features, vectors in zip(group, found, strict=True))
 
 
 def _measured(features: Features, vectors: Vectors, session: Session) -> VerificationResult:
@@ -138,13 +125,9 @@ def _protocol(choice: Choice) -> str:
     )
 
 
-def _find(place: Path | None, material: Material) -> VerificationResult | None:
-    """A cached result under the names by which its data go today; None where there is none that can be read."""
-    try:
-        result = VerificationResult.read(place) if place else None
-    except (FileNotFoundError, ValueError):
-        return None
-    return result and replace(result, **_conditions(material))
+def _known(material: Material, place: Path) -> VerificationResult:
+    """A cached result under the names by which its data go today."""
+    return replace(VerificationResult.read(place), **_conditions(material))
 
 
 def _key(features: Features, material: Material) -> str:
@@ -155,4 +138,4 @@ def _key(features: Features, material: Material) -> str:
         "priors": PRIORS,
         "replicates": REPLICATES,
     }
-    return "verification-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return f"verification-{key(facts)}"
