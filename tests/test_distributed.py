@@ -14,12 +14,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-import cpc
 from cpc.config import InputError
 from cpc.distributed import Vote, World, device, gather, gather_all, precision, start
 from cpc.training.job import Job
 from cpc.training.loop import validation
 from cpc.training.recipe import Recipe
+from tests.tiny import tiny
 
 STEPS = 3
 NEGATIVES = ("{kind: uniform, count: 16}", "{kind: all}", "{kind: within}", "{kind: hardest}")
@@ -34,14 +34,8 @@ RECIPES = {
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    settings = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 3, "negatives": {"count": 16}},
-        "windows": {"samples": 2400, "batch": 8},
-        "training": {"precision": "fp32", "device": "cpu", "validate_batches": 1},
-    }
-    return cpc.load_config(settings, overrides)
+    few = {"loss": {"steps": 3, "negatives": {"count": 16}}, "windows": {"samples": 2400, "batch": 8}}
+    return tiny(corpus, "training.device=cpu", "training.validate_batches=1", *overrides, **few)
 
 
 def learn(corpus: Path, overrides: tuple[str, ...], world: World) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cpc.objective import FrameQueueConfig
 from cpc.training.checkpoint import read
 from cpc.training.job import Job
 from cpc.training.recipe import Recipe
+from tests.tiny import SHORT, tiny
 
 BATCH, FRAMES, DIM, STEPS = 3, 12, 5, 2
 
@@ -75,15 +76,8 @@ def test_shares_pick_what_the_whole_batch_picks() -> None:
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    settings = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 4, "negatives": {"count": 16}, "queue": {"size": 40, "each": 4}},
-        "windows": {"samples": 4000, "batch": 4},
-        "optim": {"warmup": 2},
-        "training": {"precision": "fp32", "steps": 6, "log_every": 2, "validate_every": 3, "checkpoint_every": 3},
-    }
-    return cpc.load_config(settings, overrides)
+    loss = {"steps": 4, "negatives": {"count": 16}, "queue": {"size": 40, "each": 4}}
+    return tiny(corpus, *overrides, loss=loss, optim={"warmup": 2}, training=SHORT)
 
 
 def test_a_resumed_run_has_the_same_weights_and_queue(tones: Path, tmp_path: Path) -> None:

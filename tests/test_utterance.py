@@ -18,6 +18,7 @@ from cpc.seeding import torch_generator
 from cpc.training.job import Job
 from cpc.training.recipe import Recipe
 from cpc.utterance import QueueConfig, UtteranceConfig, UtteranceLoss, ViewsConfig
+from tests.tiny import SHORT, tiny
 
 SAME = ViewsConfig(crop=None)  # both views are the window itself
 SPEAKERS = torch.tensor([3, 1, 3, 1, 2, 3])
@@ -134,15 +135,9 @@ def test_crops_and_dropout_make_views_differ_and_evaluation_has_no_dropout(model
 
 
 def recipe(corpus: Path, *overrides: str, **loss: object) -> Recipe:
-    settings = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"kind": "utterance", "views": {"crop": 6400}, "projection": {"width": 16, "dim": 16}, **loss},
-        "windows": {"samples": 12800, "batch": 8},
-        "optim": {"lr": 1e-3, "warmup": 5},
-        "training": {"precision": "fp32", "steps": 6, "log_every": 2, "validate_every": 3, "checkpoint_every": 3},
-    }
-    return cpc.load_config(settings, overrides)
+    utterance = {"kind": "utterance", "views": {"crop": 6400}, "projection": {"width": 16, "dim": 16}, **loss}
+    sizes = {"windows": {"samples": 12800, "batch": 8}, "optim": {"lr": 1e-3, "warmup": 5}}
+    return tiny(corpus, *overrides, loss=utterance, training=SHORT, **sizes)
 
 
 def state(run: cpc.Run) -> bytes:

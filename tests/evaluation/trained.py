@@ -5,22 +5,15 @@ from pathlib import Path
 
 import yaml
 
-import cpc
 from cpc.config import dump
 from cpc.tracking import connect, experiment_id
 from cpc.training.job import Job
+from tests.tiny import tiny
 
 
 def save_untrained(corpus: Path, folder: Path, tracked: bool = False) -> Path:
     """runs/NAME as training leaves it at step 0; with `tracked`, MLflow knows it as a finished run of `exp`."""
-    settings = {
-        "data": {"corpus": str(corpus)},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 4, "negatives": {"count": 16}},
-        "windows": {"samples": 8000, "batch": 4},
-        "training": {"precision": "fp32"},
-    }
-    recipe = cpc.load_config(settings)
+    recipe = tiny(corpus, "windows.samples=8000", data={"corpus": str(corpus)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dump(recipe)))
     run_id = "0" * 32

@@ -10,17 +10,11 @@ from cpc.seeding import torch_generator
 from cpc.training.job import Job
 from cpc.training.loop import validation
 from cpc.training.recipe import Recipe
+from tests.tiny import tiny
 
 
-def recipe(corpus: Path, **settings: object) -> Recipe:
-    tree = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 4, "negatives": {"count": 16}},
-        "windows": {"samples": 4000, "batch": 4},
-        "training": {"precision": "fp32", "validate_batches": 2},
-    }
-    return cpc.load_config(tree | settings)
+def recipe(corpus: Path, **sections: object) -> Recipe:
+    return tiny(corpus, "training.validate_batches=2", **sections)
 
 
 NOISE = {"past": [{"kind": "coloured_noise", "snr": [0, 5]}]}

@@ -7,23 +7,17 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-import cpc
 from cpc.distributed import World, start
 from cpc.training.job import Job
 from cpc.training.recipe import Recipe
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.cuda
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    settings = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 32, "norm": "channel"}, "context": {"hidden": 32}},
-        "loss": {"steps": 4, "negatives": {"count": 16}},
-        "windows": {"samples": 4000, "batch": 8},
-        "optim": {"lr": 1e-3, "clip": 1.0},
-    }
-    return cpc.load_config(settings, overrides)
+    model = {"encoder": {"channels": 32, "norm": "channel"}, "context": {"hidden": 32}}
+    return tiny(corpus, "windows.batch=8", *overrides, model=model, optim={"lr": 1e-3, "clip": 1.0}, training={})
 
 
 def updates(job: Job, steps: int) -> list[torch.Tensor]:

@@ -12,18 +12,11 @@ from cpc.tracking import connect
 from cpc.training.health import PATIENCE, Health, measure
 from cpc.training.job import Job
 from cpc.training.recipe import Recipe
+from tests.tiny import tiny
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    settings = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 4, "negatives": {"count": 16}},
-        "windows": {"samples": 4000, "batch": 4},
-        "optim": {"warmup": 10},
-        "training": {"precision": "fp32"},
-    }
-    return cpc.load_config(settings, overrides)
+    return tiny(corpus, *overrides, optim={"warmup": 10})
 
 
 @pytest.fixture

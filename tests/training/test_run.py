@@ -16,28 +16,15 @@ from safetensors.torch import load_file
 import cpc
 from cpc.training.meter import NotFinite
 from cpc.training.recipe import Recipe
+from tests.tiny import tiny
 
 STEPS = 60
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    settings = {
-        "data": {"corpus": str(corpus), "train": "pretrain", "valid": "valid"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 4, "negatives": {"count": 16}},
-        "windows": {"samples": 4000, "batch": 4},
-        "optim": {"lr": 1e-3},
-        "experiment": "test",
-        "training": {
-            "steps": STEPS,
-            "precision": "fp32",
-            "log_every": 10,
-            "validate_every": 20,
-            "validate_batches": 2,
-            "checkpoint_every": 10,
-        },
-    }
-    return cpc.load_config(settings, overrides)
+    every = {"log_every": 10, "validate_every": 20, "validate_batches": 2, "checkpoint_every": 10}
+    training = {"steps": STEPS, "precision": "fp32", **every}
+    return tiny(corpus, *overrides, optim={"lr": 1e-3}, experiment="test", training=training)
 
 
 @pytest.fixture(scope="module")

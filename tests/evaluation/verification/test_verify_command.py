@@ -27,6 +27,7 @@ from cpc.evaluation.verification.show import verification_table
 from cpc.nn.frontends import MFCC39, LogMel
 from cpc.tracking import connect
 from tests.evaluation.trained import save_untrained
+from tests.tiny import tiny
 
 CROSSED = Choice("phone_test", "phone_train")  # of one speaker the mean, of the three others the trials
 QUIET = Asked(CROSSED, progress=False)
@@ -197,16 +198,10 @@ def test_bad_input_is_one_line(chords: Corpus) -> None:
 
 @pytest.mark.slow
 def test_a_trained_run_is_compared_with_its_baselines(chords: Corpus, tmp_path: Path) -> None:
-    settings = {
-        "experiment": "chords",
-        "data": {"corpus": str(chords.path), "train": "speaker_train"},
-        "model": {"encoder": {"channels": 16, "norm": "channel"}, "context": {"hidden": 16}},
-        "loss": {"steps": 4, "negatives": {"count": 16}},
-        "windows": {"samples": 8000, "batch": 4},
-        "training": {"precision": "fp32", "steps": 3},
-    }
+    data = {"corpus": str(chords.path), "train": "speaker_train"}
+    recipe = tiny(chords.path, "windows.samples=8000", "training.steps=3", data=data, experiment="chords")
     root = tmp_path / "runs"
-    cpc.train(cpc.load_config(settings), name="tiny", root=root, progress=False)
+    cpc.train(recipe, name="tiny", root=root, progress=False)
     results = evaluate(root / "tiny", chords.path, replace(QUIET, layers=("c",)))
     assert results[-1].notes[-1].startswith("Pretraining heard 3 of 3 test speakers, 6 of 9 test chapters and 24 of 36")
     found = {row.run: row.metrics["verification/phone_train/eer"] for row in compare.rows("chords", root)}
