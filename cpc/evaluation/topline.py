@@ -1,10 +1,13 @@
 """The supervised topline: the same encoder and context network, trained end to end with the labels.
 
 Frames of c go through one linear layer, as in the probe, but nothing is frozen ("Supervised" in Tables 1 and 2 of van
-den Oord et al. 2018). It says what the architecture can reach when it is told what to listen for. Training stops
-early, on the part of the training split that the probes hold out too; the test split is read once, at the end.
+den Oord et al. 2018). It says what the architecture can reach when it is told what to listen for. The learning rate
+falls to zero over as many windows as a run of the recipe hears, so that neither has the longer training; the weights
+of the best look at what the probes hold out too are kept, and the test split is read once, at the end.
 """
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +23,6 @@ from cpc.distributed import keep_freed_memory, precision
 from cpc.evaluation.budget import labelled
 from cpc.evaluation.cache import find, place
 from cpc.evaluation.classifier import LinearClassifier
-from cpc.evaluation.early_stopping import EarlyStopping
 from cpc.evaluation.examples import examples, speaker_numbers
 from cpc.evaluation.features import extract
 from cpc.evaluation.fitted import tally
@@ -34,6 +36,7 @@ from cpc.seeding import derive
 from cpc.windows import Windows, WindowsConfig
 
 NAME = "supervised"
+RISING = 0.01
 Say = Callable[[str], None]
 
 
@@ -41,8 +44,8 @@ Say = Callable[[str], None]
 class Topline:
     """How the topline is trained.
 
-    steps: at most, of `batch` windows of `samples` each. lr: of Adam, after `warmup` steps. look: steps between two
-    looks at `looked_at` batches of the held-out part.
+    steps: of `batch` windows of `samples` each. lr: of Adam, after `warmup` steps; from there a cosine to zero.
+    look: steps between two looks at `looked_at` batches of the held-out part.
     """
 
     steps: int = 8000
@@ -58,6 +61,11 @@ class Topline:
             if not value > 0:
                 raise InputError(f"topline.{name}={value}: must be above 0")
 
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        done = max(0, step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * min(1.0, (step + 1) / self.warmup) * (1 + math.cos(math.pi * done)) / 2
+
 
 class _Course(NamedTuple):
     """A model with its head, and the windows that it learns from and is stopped by."""
@@ -69,12 +77,26 @@ class _Course(NamedTuple):
     words: str
 
 
-class _Ended(NamedTuple):
-    """How training ended."""
+@dataclass
+class _Looks:
+    """The held-out accuracy at every look, and the weights of the best one."""
 
-    steps: int
-    converged: bool
-    held_accuracy: float
+    accuracies: list[float]
+    best: dict[str, Tensor]
+
+    def take(self, accuracy: float, network: nn.Module) -> None:
+        if not self.accuracies or accuracy > max(self.accuracies):
+            self.best = copy.deepcopy(network.state_dict())
+        self.accuracies.append(accuracy)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last quarter was, in the mean, less than RISING above the quarter before it."""
+        quarter = len(self.accuracies) // 4
+        if quarter < 2:
+            return False
+        before, last = self.accuracies[-2 * quarter : -quarter], self.accuracies[-quarter:]
+        return (sum(last) - sum(before)) / quarter < RISING
 
 
 def topline(
@@ -95,12 +117,12 @@ def topline(
         rule = "the topline labels single frames, without folds or frames beside them; give phone or speaker_frame"
         raise InputError(f"task={task}: {rule}")
     notes = check(trial, task)
-    path = place(cache, {NAME: dump(config), **asdict(how)}, trial, task) if cache else None
+    path = place(cache, {NAME: dump(config), "rate": "cosine", **asdict(how)}, trial, task) if cache else None
     if path and (found := find(path, trial)):
         return found
     targets, course = _prepare(trial, task, config, how)
-    ended = _train(course, targets, how, trial.device, say or (lambda line: None))
-    result = _judge(trial, task, course, targets.classes, ended, notes)
+    looks = _train(course, targets, how, trial.device, say or (lambda line: None))
+    result = _judge(trial, task, course, targets.classes, looks, how.steps, notes)
     if path:
         result.write(path)
     return result
@@ -161,16 +183,15 @@ def _prepare(trial: Trial, task: Task, config: ModelConfig, how: Topline) -> tup
     return targets, _Course(model, head.to(trial.device), train, stop_by, held.words)
 
 
-def _train(course: _Course, targets: _Targets, how: Topline, device: str, say: Say) -> _Ended:
+def _train(course: _Course, targets: _Targets, how: Topline, device: str, say: Say) -> _Looks:
     network = nn.ModuleList([course.model, course.head])
     optimiser = torch.optim.Adam(network.parameters(), how.lr)
-    stopping, done = EarlyStopping(network, optimiser, patience=3, reductions=2), 0
+    looks, done = _Looks([], {}), 0
     keep_freed_memory(torch.device(device))
-    while done < how.steps and not stopping.over:
+    while done < how.steps:
         network.train()
         for step, waveform in course.train.batches(done, min(done + how.look, how.steps), torch.device(device)):
-            if step < how.warmup:
-                optimiser.param_groups[0]["lr"] = how.lr * (step + 1) / how.warmup
+            optimiser.param_groups[0]["lr"] = how.lr_at(step)
             logits = _logits(course, waveform)
             labels = targets.of(course.train, step, course.model).to(logits.device)
             if not (labels >= 0).any():
@@ -180,10 +201,10 @@ def _train(course: _Course, targets: _Targets, how: Topline, device: str, say: S
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         done = min(done + how.look, how.steps)
-        stopping.look(_held_accuracy(course, targets, how, device))
-        say(f"{NAME}: step {done}, held-out accuracy {stopping.latest:.1%}")
-    stopping.restore()
-    return _Ended(done, stopping.over, stopping.best)
+        looks.take(_held_accuracy(course, targets, how, device), network)
+        say(f"{NAME}: step {done}, held-out accuracy {looks.accuracies[-1]:.1%}")
+    network.load_state_dict(looks.best)
+    return looks
 
 
 def _logits(course: _Course, waveform: Tensor) -> Tensor:
@@ -206,23 +227,30 @@ def _held_accuracy(course: _Course, targets: _Targets, how: Topline, device: str
 
 
 def _judge(
-    trial: Trial, task: Task, course: _Course, classes: np.ndarray, ended: _Ended, notes: tuple[str, ...]
+    trial: Trial,
+    task: Task,
+    course: _Course,
+    classes: np.ndarray,
+    looks: _Looks,
+    steps: int,
+    notes: tuple[str, ...],
 ) -> ProbeResult:
     model, tested = course.model.eval(), trial.rows(trial.test)
     table = extract(model, trial.corpus, tested, ["c"], progress=trial.progress, name=NAME)["c"]
     judged = examples(trial, task, Layer(model, "c", NAME), tested, table)
     weight, bias = course.head.weight.detach().T.contiguous(), course.head.bias.detach()
-    linear = LinearClassifier(weight, bias, 0.0, ended.steps, ended.converged)
+    linear = LinearClassifier(weight, bias, 0.0, steps, looks.settled)
     hits, totals = tally(linear, judged.renumbered(classes), len(tested))
-    if not ended.converged:
-        notes += (f"Training ended after {ended.steps} steps, before the held-out accuracy stopped rising.",)
-    chosen = f"stopped early on {course.words} (accuracy there {ended.held_accuracy:.1%}), which it does not train on"
+    if not looks.settled:
+        notes += (f"Training ended after {steps} steps, before the held-out accuracy stopped rising.",)
+    chosen = f"the best look at {course.words} kept (accuracy there {max(looks.accuracies):.1%}), not trained on"
     return conclude(
         trial, hits, totals,
         task=task, features=NAME, classifier="end_to_end", classes=len(classes),
         majority=float(np.bincount(judged.y).max() / len(judged)) if len(judged) else 0.0,
         train_utterances=len(course.train.rows), train_examples=int(course.train.lengths.sum()) // model.hop,
-        iterations=ended.steps, converged=ended.converged, notes=notes,
-        protocol=f"encoder, context network and linear softmax layer trained end to end by Adam on "
+        iterations=steps, converged=looks.settled, notes=notes,
+        protocol=f"encoder, context network and linear softmax layer trained end to end by Adam, its rate falling to "
+        f"zero, on "
         f"{unit(task, trial.labels)}; {chosen}; seed {trial.protocol.seed}; {REPLICATES} bootstrap replicates",
     )  # fmt: skip
