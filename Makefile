@@ -38,13 +38,8 @@ types: setup
 ui: setup ## The MLflow UI on what has been run.
 	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}
 
-bench: setup ## Speed and memory: regenerates the figures that the docs claim.
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.allocator
-	$(BIN)/python -m benchmarks.corpus
-	$(BIN)/python -m benchmarks.alignment
-	$(BIN)/python -m benchmarks.embed
-	$(BIN)/python -m benchmarks.augment
+bench: setup ## Speed and memory: writes benchmarks/README.md (about half an hour on two cores).
+	$(BIN)/python -m benchmarks
 
 lock: ## Resolve the newest versions that pyproject.toml allows into requirements.lock (needs uv).
 	uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --upgrade \

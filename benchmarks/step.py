@@ -12,7 +12,6 @@ the end of its backward pass, as the allocator of torch reports it, without the 
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.floor import seconds
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
 from cpc.distributed import device_name, has_bf16, keep_freed_memory
@@ -56,17 +56,6 @@ def criteria(device: torch.device) -> tuple[CPC, CPCLoss, dict[str, Criterion]]:
             "picked scores": lambda latents: loss(latents, generator).loss,
         },
     )
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, the device idle before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peak_bytes(criterion: Criterion, batch: int, model: CPC, device: torch.device) -> int:

@@ -21,6 +21,7 @@ from cpc import distributed
 from cpc.config import STRICT
 from cpc.contrast import All, Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, Within, contrast
 from cpc.contrast.calibration import Calibration, Learnt
+from cpc.contrast.pairs import Paired
 from cpc.contrast.queue import Queue
 from cpc.distributed import gather_all
 from cpc.grouping import WHOLE, Drawn, Share, blocks, positives
@@ -66,7 +67,8 @@ class Losses(NamedTuple):
     the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
     the mutual information of c_t and z_{t+k} in nats, which cannot exceed `ceiling` = ln(1 + M)
     (van den Oord 2018, section 2.3); both are NaN where the loss gives no such bound: for other objectives than
-    InfoNCE, and for negatives that are chosen by their score.
+    InfoNCE, and for negatives that are chosen by their score. kinds: of triplets, the shares that are easy,
+    semi-hard and hard (Schroff et al. 2015, section 3.2); None for other objectives.
     """
 
     loss: Float[Tensor, ""]
@@ -74,6 +76,7 @@ class Losses(NamedTuple):
     accuracy: Float[Tensor, "step"]
     bound: Float[Tensor, "step"]
     ceiling: float
+    kinds: Float[Tensor, "kind"] | None = None
 
     def detach(self) -> "Losses":
         """The same numbers, without the graph that made them."""
@@ -86,7 +89,19 @@ def mean(shares: Sequence[Losses]) -> Losses:
         return shares[0]
     tensors = zip(*(share[:4] for share in shares), strict=True)
     loss, per_step, accuracy, bound = (torch.stack(values).mean(0) for values in tensors)
-    return Losses(loss, per_step, accuracy, bound, shares[0].ceiling)
+    return Losses(loss, per_step, accuracy, bound, shares[0].ceiling, mean_kinds([share.kinds for share in shares]))
+
+
+def mean_kinds(shares: Sequence[Tensor | None]) -> Tensor | None:
+    """The mean shares of the kinds of triplets, where there are triplets."""
+    found = [share for share in shares if share is not None]
+    return torch.stack(found).mean(0) if found else None
+
+
+def of_pairs(found: Paired) -> Losses:
+    """The losses of a contrast by labels: a single step, without a bound."""
+    nothing = torch.full_like(found.mean.detach()[None], math.nan)
+    return Losses(found.mean, found.mean[None], found.accuracy[None], nothing, math.nan, found.kinds)
 
 
 class CPCLoss(nn.Module):
@@ -140,16 +155,18 @@ class CPCLoss(nn.Module):
         predictions = self.heads(c[:, : frames - self.steps])  # (step, batch, anchor, dim)
         cuts = list(blocks(batch, self.group)) if share.of == 1 else [(slice(None), self.group_size(batch, share))]
         keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
-        per_step, accuracy = [], []
+        per_step, accuracy, kinds = [], [], []
         for k, predicted in enumerate(predictions, start=1):
             found = [self._contrast(predicted[block], keys[block], k, size, share, generator) for block, size in cuts]
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
+            kinds.append(mean_kinds([f.kinds for f in found]))
         if self.queue is not None and self.training:
             self._made.append(self._some(z, share, generator))
         losses = torch.stack(per_step)
         ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
-        return Losses(losses.mean(), losses, torch.stack(accuracy), ceiling - losses.detach(), ceiling)
+        bound = ceiling - losses.detach()
+        return Losses(losses.mean(), losses, torch.stack(accuracy), bound, ceiling, mean_kinds(kinds))
 
     @property
     def bounds_information(self) -> bool:

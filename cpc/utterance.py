@@ -4,8 +4,8 @@ SimCLR, MoCo, a memory bank, supervised contrast, triplets, margins and SimCSE a
 a view, what has the same label, which keys are scored, and by which objective (cpc/contrast).
 """
 
-import math
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cpc.augment import Augmentation, Crop, augment
-from cpc.config import STRICT
+from cpc.config import STRICT, validate
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.calibration import Calibration, Learnt
 from cpc.contrast.momentum import Momentum
@@ -24,10 +24,10 @@ from cpc.contrast.negatives import full
 from cpc.contrast.pairs import by_label, contrast_pairs
 from cpc.contrast.queue import Queue
 from cpc.distributed import gather_all
-from cpc.model import CPC
-from cpc.nn.pooling import MeanConfig, PoolingConfig, build_pooling
+from cpc.model import CPC, checkpoint_file, read_checkpoint
+from cpc.nn.pooling import MeanConfig, Pooling, PoolingConfig, build_pooling
 from cpc.nn.projection import ProjectionConfig, build_projection
-from cpc.objective import Losses
+from cpc.objective import Losses, of_pairs
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -71,6 +71,18 @@ class UtteranceConfig:
     queue: QueueConfig | None = None
     learnt: tuple[Learnt, ...] = ()
     kind: Literal["utterance"] = "utterance"
+
+
+def load_pooling(path: str | Path, model: CPC) -> Pooling | None:
+    """The pooling of a run folder or checkpoint, on the model's device; None where nothing of it was learnt."""
+    header, tensors = read_checkpoint(checkpoint_file(path))
+    given = header["config"]["loss"]
+    if given.get("kind") != "utterance" or given["pooling"]["kind"] == "mean":
+        return None
+    pooling = build_pooling(validate(UtteranceConfig, given).pooling, model.hidden)
+    prefix = "loss.pooling."
+    pooling.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    return pooling.to(next(model.parameters()).device).eval()
 
 
 class UtteranceLoss(nn.Module):
@@ -119,9 +131,7 @@ class UtteranceLoss(nn.Module):
         scores = scores if self.calibration is None else self.calibration(scores)
         same, other = by_label(labels, key_labels, own)
         config = self.config
-        found = contrast_pairs(scores, same, other, config.objective, config.mining, config.margin)
-        nothing = torch.full_like(found.mean.detach()[None], math.nan)
-        return Losses(found.mean, found.mean[None], found.accuracy[None], nothing, math.nan)
+        return of_pairs(contrast_pairs(scores, same, other, config.objective, config.mining, config.margin))
 
     @torch.no_grad()
     def follow(self, model: CPC) -> None:

@@ -29,6 +29,7 @@ def _one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed corpus of six "speakers", each with a pitch of its own: 24 utterances of 1.5 to 2.5 s, one of 0.2 s."""
     from cpc.corpus import Source, pack, write_split
+    from cpc.corpus.alignment import AlignedRow, write_alignment
 
     folder = tmp_path_factory.mktemp("tones")
     rng = np.random.default_rng(0)
@@ -46,6 +47,11 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [source.id for source in sources]
     write_split(folder / "packed", "pretrain", [n for n in names if not n.startswith("s5")])
     write_split(folder / "packed", "valid", [n for n in names if n.startswith("s5")])
+    # Tenths of a second, labelled by turns; the last utterance has no labels.
+    edges = np.arange(13) / 10
+    named = enumerate(names[:-1])
+    rows = [AlignedRow(name, edges[:-1], edges[1:], (np.arange(12) + number) % 3) for number, name in named]
+    write_alignment(folder / "packed", "turns", rows, ["a", "b", "c"], "made up")
     return folder / "packed"
 
 

@@ -26,6 +26,7 @@ LAYERS = {
     "cpc.model": 3,
     "cpc.objective": 3,
     "cpc.utterance": 3,
+    "cpc.labelled": 3,
     "cpc.grouping": 3,
     "cpc.streaming": 3,
     "cpc.windows": 3,

@@ -29,12 +29,16 @@ RECIPES = {
     "clipped": ("loss.group=2", "optim.clip=0.01"),
     "accumulated": ("loss.group=2", "training.accumulate=2"),
     "accumulated-spans": ("loss.group=4", "loss.gather=true", "training.accumulate=2"),
+    "labelled": ("loss.kind=labelled",),
+    "triplets": ("loss.group=2", "loss.objective={kind: triplet}"),
     "one-speaker": ("loss.gather=true", "windows.one_speaker=true"),
 }
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    few = {"loss": {"steps": 3, "negatives": {"count": 16}}, "windows": {"samples": 2400, "batch": 8}}
+    few: dict[str, Any] = {"loss": {"steps": 3, "negatives": {"count": 16}}, "windows": {"samples": 2400, "batch": 8}}
+    if "loss.kind=labelled" in overrides:
+        few["loss"] = {"kind": "labelled", "labels": "turns", "each": 4, "projection": {"width": 8, "dim": 8}}
     return tiny(corpus, "training.device=cpu", "training.validate_batches=1", *overrides, **few)
 
 

@@ -7,16 +7,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cpc.contrast.calibration import Calibration
+from cpc.contrast.kinds import shares_by_kind
 from cpc.contrast.negatives import Candidates, Grid, Negatives, full
 from cpc.contrast.objectives import Objective
 from cpc.contrast.scores import Score
 
 
 class Contrasted(NamedTuple):
-    """One loss an anchor, and whether its positive scored above every negative."""
+    """One loss an anchor, whether its positive scored above every negative, and of triplets the shares by kind."""
 
     loss: Float[Tensor, "group anchor"]
     correct: Bool[Tensor, "group anchor"]
+    kinds: Float[Tensor, "kind"] | None = None
 
 
 def contrast(
@@ -42,7 +44,7 @@ def contrast(
         found = _joined(found, full(score(anchors, held.to(keys).expand(len(keys), -1, -1))))
     if calibration is not None:
         found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
-    return Contrasted(objective(*found), _correct(found))
+    return Contrasted(objective(*found), _correct(found), shares_by_kind(objective, *found))
 
 
 def _joined(found: Candidates, more: Float[Tensor, "group anchor held"]) -> Candidates:

@@ -1,23 +1,26 @@
 """Contrast by labels: an anchor has as many positives among the keys as share its label, or none."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cpc.contrast.kinds import Mining, of_kind, shares_by_kind
 from cpc.contrast.objectives import InfoNCE, Objective
 
-Mining = Literal["all", "hard", "semi_hard", "easy"]
 Keep = Bool[Tensor, "anchor key"]
 
 
 class Paired(NamedTuple):
-    """One loss an anchor, whether its best positive scored above every negative, and whether it had a positive."""
+    """One loss an anchor, whether its best positive scored above every negative, whether it had a positive, and of
+    triplets the shares by kind.
+    """
 
     loss: Float[Tensor, "anchor"]
     correct: Bool[Tensor, "anchor"]
     valid: Bool[Tensor, "anchor"]
+    kinds: Float[Tensor, "kind"] | None = None
 
     @property
     def mean(self) -> Float[Tensor, ""]:
@@ -48,6 +51,7 @@ def contrast_pairs(
     anchors, keys = same.nonzero(as_tuple=True)
     positive, negatives = scores[anchors, keys], scores[anchors]
     mask = other[anchors]
+    kinds = shares_by_kind(objective, positive, negatives, mask)
     if isinstance(objective, InfoNCE):
         mask = mask | same[anchors]
         mask[torch.arange(len(keys), device=keys.device), keys] = False
@@ -56,7 +60,7 @@ def contrast_pairs(
     loss = scores.new_zeros(len(scores)).index_add(0, anchors, objective(positive, negatives, mask))
     best = scores.masked_fill(~same, -torch.inf).amax(-1)
     rival = scores.masked_fill(~other, -torch.inf).amax(-1)
-    return Paired(loss / count.clamp_min(1), (best > rival).detach(), count > 0)
+    return Paired(loss / count.clamp_min(1), (best > rival).detach(), count > 0, kinds)
 
 
 def by_label(
@@ -71,20 +75,3 @@ def by_label(
     if own is not None:
         same = same.scatter(1, own[:, None], False)
     return same, (anchors[:, None] != keys) & known
-
-
-def of_kind(gap: Float[Tensor, "*triplet"], mining: Mining, margin: float) -> Bool[Tensor, "*triplet"]:
-    """Which triplets are of a kind, where the negative scores by `gap` below the positive (Schroff et al. 2015).
-
-    "easy": by `margin` at least, so that they ask for nothing.
-    """
-    match mining:
-        case "all":
-            return torch.ones_like(gap, dtype=torch.bool)
-        case "hard":
-            return gap <= 0
-        case "semi_hard":
-            return (gap > 0) & (gap < margin)
-        case "easy":
-            return gap >= margin
-    raise ValueError(f"mining={mining}: must be all, hard, semi_hard or easy")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cpc.config import InputError, dump
 from cpc.model import CPC
+from cpc.nn.pooling import Pooling
 
 LayerName = str  # z, c, c1, c2 … (the context network's layers from below), or a sum such as z+c
 Waveform = Float[Tensor, "batch sample"]
@@ -21,19 +22,21 @@ Lengths = Int[Tensor, " batch"]
 class Layer:
     """A layer of a CPC model as features. `origin` comes first in its name: "CPC z", "random c", "CPC z+c".
 
+    `pooling`: how its frames become one vector where one is asked for, as it was trained; without it, their mean.
     Raises InputError for a layer that the model does not have.
     """
 
     model: CPC
     layer: LayerName
     origin: str = "CPC"
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         check_layer(self.model, self.layer)
 
     @property
     def name(self) -> str:
-        return f"{self.origin} {self.layer}"
+        return f"{self.origin} {self.layer}" + (", pooled" if self.pooling else "")
 
     @property
     def hop(self) -> int:
@@ -45,7 +48,8 @@ class Layer:
 
     @property
     def settings(self) -> Mapping[str, object]:
-        return {"model": dump(self.model.config), "weights": _weights_digest(self.model), "layer": self.layer}
+        facts = {"model": dump(self.model.config), "weights": _weights_digest(self.model), "layer": self.layer}
+        return facts | ({"pooling": _weights_digest(self.pooling)} if self.pooling else {})
 
     def frames(self, n_samples: int) -> int:
         return self.model.frames(n_samples)

@@ -44,16 +44,17 @@ def beside_baselines(
     baselines: bool,
     measure: Callable[[Sequence[Features]], list[Result]],
     heard: tuple[str, ...],
+    further: Sequence[Layer] = (),
 ) -> list[Result]:
     """What `measure` gives for MFCC, log-mel and random init, if asked for, and then for the layers of the model.
 
-    `heard`: what pretraining heard of the test, a note to the model's own results.
+    `further`: more of the model's own features. `heard`: what pretraining heard of the test, a note to its own results.
     """
     device = str(next(model.parameters()).device)
     results: list[Result] = []
     for group in baseline_features(model, layers, device) if baselines else ():
         results += measure(group)
-    own = measure([Layer(model, layer) for layer in layers])
+    own = measure([*(Layer(model, layer) for layer in layers), *further])
     return results + [replace(result, notes=result.notes + heard) for result in own]
 
 

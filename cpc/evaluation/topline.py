@@ -31,6 +31,7 @@ from cpc.evaluation.protocol import REPLICATES, unit
 from cpc.evaluation.result import ProbeResult, Task
 from cpc.evaluation.trial import Rows, Trial, check, conclude
 from cpc.evaluation.validation import hold_out
+from cpc.labelled import FrameLabels
 from cpc.model import CPC, ModelConfig, build
 from cpc.seeding import derive
 from cpc.windows import Windows, WindowsConfig
@@ -132,11 +133,11 @@ class _Targets:
     """The class of every frame of a window, numbered among those that the training split has; −1 for no label."""
 
     def __init__(self, trial: Trial, task: Task, rows: Rows) -> None:
-        self.trial, self.task, corpus = trial, task, trial.corpus
+        self.task, corpus = task, trial.corpus
         if task == "phone":
-            self.alignment = corpus.labels(trial.labels)
-            ids = [corpus.ids[row] for row in rows.tolist()]
-            found = [self.alignment.intervals(id).labels for id in ids if id in self.alignment]
+            self.phones = FrameLabels(corpus, trial.labels)
+            alignment, ids = self.phones.alignment, [corpus.ids[row] for row in rows.tolist()]
+            found = [alignment.intervals(id).labels for id in ids if id in alignment]
             self.classes = np.unique(np.concatenate(found).astype(np.int64)) if found else np.zeros(0, np.int64)
         else:
             self.speakers = speaker_numbers(corpus, np.arange(len(corpus)))
@@ -146,22 +147,13 @@ class _Targets:
 
     def of(self, windows: Windows, step: int, model: CPC) -> Int64[Tensor, "batch frame"]:
         """Those of the batch of a step."""
-        rows, starts = windows.draw(step)
-        frames = model.frames(windows.config.samples)
         if self.task == "speaker_frame":
-            labels = np.repeat(self.speakers[rows][:, None], frames, axis=1)
+            rows, _ = windows.draw(step)
+            labels = np.repeat(self.speakers[rows][:, None], model.frames(windows.config.samples), axis=1)
         else:
-            centres, rate = model.frame_centres(frames), model.sample_rate
-            pairs = zip(rows.tolist(), starts.tolist(), strict=True)
-            labels = np.stack([self._phones(row, start / rate + centres) for row, start in pairs])
+            labels = self.phones.of(windows, step, model)
         known = np.minimum(np.searchsorted(self.classes, labels), len(self.classes) - 1)
         return torch.from_numpy(np.where(self.classes[known] == labels, known, -1).astype(np.int64))
-
-    def _phones(self, row: int, seconds: np.ndarray) -> Int64[np.ndarray, " frame"]:
-        id = self.trial.corpus.ids[row]
-        if id not in self.alignment:
-            return np.full(len(seconds), -1, np.int64)
-        return np.asarray(self.alignment.frames(id, seconds), dtype=np.int64)
 
 
 def _prepare(trial: Trial, task: Task, config: ModelConfig, how: Topline) -> tuple[_Targets, _Course]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
 from cpc.distributed import World
 from cpc.grouping import Share
+from cpc.labelled import FrameLabels, LabelledConfig
 from cpc.model import CPC, build
-from cpc.objective import CPCLoss, Losses, mean
+from cpc.objective import Losses, mean
 from cpc.seeding import derive, torch_generator
 from cpc.training import checkpoint
 from cpc.training.division import Division, divide
-from cpc.training.network import Batch, Network, build_criterion, parallel
+from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel
 from cpc.training.recipe import Recipe
 from cpc.training.schedule import learning_rate, optimizer
 from cpc.utterance import UtteranceLoss
@@ -38,7 +40,7 @@ class Job:
     recipe: Recipe
     corpus: Corpus
     model: CPC
-    criterion: CPCLoss | UtteranceLoss
+    criterion: Criterion
     optimizer: torch.optim.Optimizer
     windows: Windows
     valid: Windows | None
@@ -84,6 +86,7 @@ class Job:
             parallel(Network(model, criterion), world),
             precision,
         )
+        _ = job.frame_labels  # missing ones are said now, not at the first step
         if world.size > 1:
             job._rehearse()
         return job
@@ -94,7 +97,10 @@ class Job:
         Without it the first step of a resumed run would add up in another order than an uninterrupted one did.
         """
         silence = torch.zeros(self.division.share, self.recipe.windows.samples, device=self.device)
-        batch = Batch(silence, silence if self._two_views else None, silence[:, 0].long())
+        labels = silence[:, 0].long()
+        if self.frame_labels:
+            labels = labels[:, None].expand(-1, self.model.frames(silence.shape[1]))
+        batch = Batch(silence, silence if self._two_views else None, labels)
         generator = torch_generator(self.device, self.recipe.seed, "rehearsal")
         losses = self._losses(self.network, batch, generator, self.division.shares()[0])
         torch.autograd.backward(losses.loss)
@@ -133,11 +139,20 @@ class Job:
         return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(batch)])
 
     def labelled(self, windows: Windows, step: int, waveform: Float[Tensor, "window sample"]) -> Batch:
-        """The windows of a step with what the loss wants to know of them: their utterances, or their speakers."""
-        if not isinstance(self.criterion, UtteranceLoss):
+        """The windows of a step with what the loss wants to know: their utterances, their speakers, or frame labels."""
+        if isinstance(self.criterion, UtteranceLoss):
+            labels = windows.labels(step, self.criterion.config.same)
+        elif self.frame_labels:
+            labels = self.frame_labels.of(windows, step, self.model)
+        else:
             return Batch(waveform)
-        labels = torch.from_numpy(windows.labels(step, self.criterion.config.same))
-        return Batch(waveform, None, labels.to(self.device, non_blocking=True))
+        return Batch(waveform, None, torch.from_numpy(labels).to(self.device, non_blocking=True))
+
+    @cached_property
+    def frame_labels(self) -> FrameLabels | None:
+        """The labels by which frames are contrasted, if they are."""
+        loss = self.recipe.loss
+        return FrameLabels(self.corpus, loss.labels) if isinstance(loss, LabelledConfig) else None
 
     def _augmented(self, step: int, batch: Batch) -> Batch:
         """Past and future as the recipe augments them, each process by numbers of its own."""

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cpc.contrast.kinds import KINDS
 from cpc.distributed import World
 from cpc.objective import Losses
 
@@ -25,12 +26,15 @@ class Meter:
     def _reset(self) -> None:
         self._sum: Float[Tensor, value] | None = None
         self._count, self._since = 0, time.perf_counter()
-        self._ceiling = 0.0
+        self._ceiling, self._kinds = 0.0, 0
 
     def add(self, losses: Losses, norm: Float[Tensor, ""] | None = None) -> None:
         """Add one step's losses; nothing is synchronised."""
         extra = losses.loss.new_zeros(()) if norm is None else norm.detach().to(losses.loss.dtype)
-        values = torch.cat([torch.stack([losses.loss.detach(), extra]), losses.per_step.detach(), losses.accuracy])
+        kinds = losses.kinds if losses.kinds is not None else losses.accuracy.new_zeros(0)
+        two = torch.stack([losses.loss.detach(), extra])
+        values = torch.cat([two, kinds.to(two), losses.per_step.detach(), losses.accuracy])
+        self._kinds = len(kinds)
         self._sum = values if self._sum is None else self._sum + values
         self._count += 1
         self._ceiling = losses.ceiling
@@ -44,8 +48,10 @@ class Meter:
         if self._sum is None:
             return {}
         loss, norm, *rest = self._world.mean(self._sum / self._count).tolist()
+        kinds, rest = rest[: self._kinds], rest[self._kinds :]
         steps = len(rest) // 2
         values = {f"{prefix}/loss": loss}
+        values |= {f"{prefix}/triplets/{kind}": share for kind, share in zip(KINDS, kinds, strict=False)}
         if not math.isnan(self._ceiling):  # the loss bounds the information
             values |= {f"{prefix}/bound": self._ceiling - loss, f"{prefix}/ceiling": self._ceiling}
         for k in range(steps if steps > 1 else 0):

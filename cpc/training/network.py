@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cpc.config import InputError
 from cpc.distributed import World
 from cpc.grouping import Share
+from cpc.labelled import LabelledConfig, LabelledLoss
 from cpc.model import CPC
 from cpc.objective import CPCLoss, LossConfig, Losses
 from cpc.seeding import derive
@@ -22,7 +23,7 @@ class Batch(NamedTuple):
 
     past: Float[Tensor, "window sample"]
     future: Float[Tensor, "window sample"] | None = None
-    labels: Int[Tensor, "window"] | None = None
+    labels: Int[Tensor, "window *frame"] | None = None
 
     def chunk(self, parts: int) -> list["Batch"]:
         """The batch in `parts` equal parts."""
@@ -30,10 +31,13 @@ class Batch(NamedTuple):
         return [Batch(*pieces) for pieces in zip(*chunks, strict=True)]
 
 
+Criterion = CPCLoss | UtteranceLoss | LabelledLoss
+
+
 class Network(nn.Module):
     """Batch → Losses, as DistributedDataParallel wants it."""
 
-    def __init__(self, model: CPC, criterion: CPCLoss | UtteranceLoss) -> None:
+    def __init__(self, model: CPC, criterion: Criterion) -> None:
         super().__init__()
         self.model, self.criterion = model, criterion
 
@@ -41,11 +45,14 @@ class Network(nn.Module):
         if isinstance(self.criterion, UtteranceLoss):
             utterances: Losses = self.criterion(self.model, batch.past, batch.labels, generator)
             return utterances
+        if isinstance(self.criterion, LabelledLoss):
+            labelled: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
+            return labelled
         frames: Losses = self.criterion(self.model(batch.past, future=batch.future), generator, share)
         return frames
 
 
-def build_criterion(recipe: Recipe, model: CPC) -> CPCLoss | UtteranceLoss:
+def build_criterion(recipe: Recipe, model: CPC) -> Criterion:
     """The loss of a recipe for a model, on the model's device; its weights depend on the recipe alone.
 
     Raises:
@@ -55,7 +62,9 @@ def build_criterion(recipe: Recipe, model: CPC) -> CPCLoss | UtteranceLoss:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "heads"))
         if isinstance(recipe.loss, LossConfig):
-            built: CPCLoss | UtteranceLoss = CPCLoss.build(recipe.loss, model.dim, model.hidden)
+            built: Criterion = CPCLoss.build(recipe.loss, model.dim, model.hidden)
+        elif isinstance(recipe.loss, LabelledConfig):
+            built = LabelledLoss(recipe.loss, model)
         else:
             built = UtteranceLoss(recipe.loss, model)
         return built.to(next(model.parameters()).device)
@@ -81,6 +90,10 @@ def _check_geometry(recipe: Recipe, model: CPC) -> None:
                 f"windows.samples={samples}: gives {frames} frames, which must exceed "
                 f"loss.steps={recipe.loss.steps}; use longer windows or fewer steps"
             )
+        return
+    if isinstance(recipe.loss, LabelledConfig):
+        if model.frames(samples) < 1:
+            raise InputError(f"windows.samples={samples}: too short for one frame of {model.receptive_field} samples")
         return
     crop = recipe.loss.views.crop or samples
     if crop > samples:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from cpc.augment import AugmentConfig
 from cpc.config import STRICT, load
 from cpc.distributed import Precision
+from cpc.labelled import LabelledConfig
 from cpc.model import ModelConfig
 from cpc.objective import LossConfig
 from cpc.training.schedule import OptimConfig
@@ -58,7 +59,7 @@ class Recipe:
     experiment: str = "cpc"
     seed: int = 0
     model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: LossConfig | UtteranceConfig = Field(default_factory=LossConfig, discriminator="kind")
+    loss: LossConfig | UtteranceConfig | LabelledConfig = Field(default_factory=LossConfig, discriminator="kind")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     windows: WindowsConfig = Field(default_factory=WindowsConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)

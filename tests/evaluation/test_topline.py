@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -70,13 +69,6 @@ def test_what_it_cannot_do_is_refused(chords: Corpus) -> None:
         topline(trial, "phone", SMALL, replace(QUICK, samples=10**6))
     with pytest.raises(InputError, match=r"topline.steps=0"):
         Topline(steps=0)
-
-
-def test_unlabelled_frames_are_marked(chords: Corpus) -> None:
-    trial = Trial(chords, "phone_train", "phone_test")
-    targets, course = module._prepare(trial, "phone", SMALL, QUICK)
-    assert (targets._phones(chords.row("s0-c0-silent"), np.zeros(3)) == -1).all()
-    assert (targets.of(course.train, 0, course.model) >= 0).any()
 
 
 def test_the_rate_rises_and_falls_to_zero() -> None:

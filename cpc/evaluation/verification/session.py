@@ -13,7 +13,7 @@ from cpc.corpus.corpus import Corpus
 from cpc.evaluation.baselines import announced
 from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
-from cpc.evaluation.layers import LayerName
+from cpc.evaluation.layers import Layer, LayerName
 from cpc.evaluation.leakage import pretraining_note
 from cpc.evaluation.protocol import REPLICATES
 from cpc.evaluation.session import beside_baselines, each_once, load_checked
@@ -22,6 +22,7 @@ from cpc.evaluation.verification.material import Choice, Material, Rows, gather
 from cpc.evaluation.verification.result import VerificationResult
 from cpc.evaluation.verification.score import PRIORS, summarise
 from cpc.nn.frontends import WINDOW
+from cpc.utterance import load_pooling
 
 VERSION = 1  # part of every cache key: raise it when a change of code changes any number
 
@@ -50,6 +51,7 @@ def verify_run(
 ) -> tuple[Material, list[VerificationResult]]:
     """Verification by a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
 
+    A model that was trained with an attentive pooling is judged by the vectors that it makes of c, too.
     `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
     in `cache`. Raises InputError where there is nothing to compare, before anything is computed.
     """
@@ -63,7 +65,9 @@ def verify_run(
     material = gather(corpus, choice, usable)
     session = Session(material, cache, device, progress)
     heard = pretraining_note(corpus, material.trials.rows, pretrain_ids)
-    return material, beside_baselines(model, layers, baselines, partial(verify_cached, session=session), heard)
+    pooling = load_pooling(run, model)
+    pooled = [Layer(model, "c", pooling=pooling)] if pooling else []
+    return material, beside_baselines(model, layers, baselines, partial(verify_cached, session=session), heard, pooled)
 
 
 def verify_cached(group: Sequence[Features], session: Session) -> list[VerificationResult]:

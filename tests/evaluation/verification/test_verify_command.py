@@ -15,6 +15,7 @@ from cpc.cli.verify import verify
 from cpc.config import InputError
 from cpc.corpus import Corpus
 from cpc.evaluation import compare
+from cpc.evaluation.layers import Layer
 from cpc.evaluation.report import write_report
 from cpc.evaluation.verification.command import Asked, evaluate
 from cpc.evaluation.verification.embeddings import embeddings
@@ -22,12 +23,13 @@ from cpc.evaluation.verification.material import Choice, gather
 from cpc.evaluation.verification.record import metric_name
 from cpc.evaluation.verification.result import VerificationResult
 from cpc.evaluation.verification.score import Estimate
-from cpc.evaluation.verification.session import Session, verify_cached
+from cpc.evaluation.verification.session import Session, verify_cached, verify_run
 from cpc.evaluation.verification.show import verification_table
 from cpc.nn.frontends import MFCC39, LogMel
 from cpc.tracking import connect
+from cpc.utterance import load_pooling
 from tests.evaluation.trained import save_untrained
-from tests.tiny import tiny
+from tests.tiny import SHORT, tiny
 
 CROSSED = Choice("phone_test", "phone_train")  # of one speaker the mean, of the three others the trials
 QUIET = Asked(CROSSED, progress=False)
@@ -232,3 +234,28 @@ def test_results_of_different_trials_have_different_names() -> None:
     assert VerificationResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
     with pytest.raises(InputError, match="eer missing or unknown"):
         VerificationResult.from_dict({key: value for key, value in result.to_dict().items() if key != "eer"})
+
+
+def test_a_learnt_pooling_is_judged_too(chords: Corpus, tmp_path: Path) -> None:
+    loss = {"kind": "utterance", "views": {"crop": 4000}, "pooling": {"kind": "attentive", "width": 8}}
+    loss["projection"] = {"width": 8, "dim": 8}
+    data = {"corpus": str(chords.path), "train": "speaker_train"}
+    recipe = tiny(chords.path, "windows.samples=8000", data=data, loss=loss, training=SHORT)
+    run = cpc.train(recipe, name="tiny", root=tmp_path / "runs", progress=False)
+    model = cpc.load(run.path)
+    _, results = verify_run(run.path, chords, CROSSED, layers=("c",), progress=False)
+    assert [result.features for result in results[-2:]] == ["CPC c", "CPC c, pooled"]
+
+    pooling = load_pooling(run.path, model)
+    assert pooling is not None
+    row = chords.rows("phone_test")[:1]
+    (found,) = embeddings([Layer(model, "c", pooling=pooling)], chords, row)
+    with torch.no_grad():
+        c = model(torch.from_numpy(chords.waveform(int(row[0])) / np.float32(2**15))[None]).c
+    scores = pooling.scores(c)[0].softmax(-1)
+    torch.testing.assert_close(torch.from_numpy(found[0]).float(), scores @ c[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_is_nothing_learnt(chords: Corpus, tmp_path: Path) -> None:
+    run = save_untrained(chords.path, tmp_path / "run")
+    assert load_pooling(run, cpc.load(run)) is None

@@ -1,0 +1,97 @@
+"""Run the benchmarks and write what they print into benchmarks/README.md, each between its own two markers.
+
+    python -m benchmarks [SECTION …]        # what `make bench` does; without names: all of them
+
+A section that fails leaves its old table and is named at the end, with exit code 1. A section that is done is written
+at once: a run that is stopped keeps what it has measured.
+"""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpc.config import InputError
+from cpc.files import write_text
+from data_prep.console import run
+
+app = typer.Typer(add_completion=False)
+
+README = Path(__file__).parent / "README.md"
+SPEECH = Path("data/speech")
+# Section → the arguments of `python -m`. Those that need packed real speech are left out where there is none.
+SECTIONS = {
+    "step": "benchmarks.step",
+    "kept": "benchmarks.step --keep-memory",
+    "used": "benchmarks.used",
+    "used-bf16": "benchmarks.used --bf16",
+    "parts": "benchmarks.parts",
+    "scaling": "benchmarks.scaling",
+    "allocator": "benchmarks.allocator",
+    "augment": "benchmarks.augment",
+    "packing": "benchmarks.corpus --only packing",
+    "packing-memory": "benchmarks.corpus --only memory",
+    "opening": "benchmarks.corpus --only opening",
+    "merging": "benchmarks.corpus --only merging",
+    "probing": "benchmarks.probing",
+    "embed": "benchmarks.embed",
+    "endurance": "benchmarks.endurance",
+    "abx": f"benchmarks.abx {SPEECH} --split libri-devclean",
+}
+
+
+def markers(section: str) -> tuple[str, str]:
+    """The lines between which its output stands."""
+    return f"<!-- begin {section} -->", f"<!-- end {section} -->"
+
+
+def insert(page: str, section: str, command: str, output: str) -> str:
+    """The page with the command and its output between the markers of the section."""
+    begin, end = markers(section)
+    if begin not in page or end not in page:
+        raise InputError(f"{README}: lacks the lines {begin} and {end}; put them where the table of {section} belongs")
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    shown = f"{begin}\n\n    python -m {command}\n\n{date}\n\n{fenced(output)}\n\n{end}"
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: shown, page, count=1, flags=re.DOTALL)
+
+
+def fenced(output: str) -> str:
+    """Drawn tables between fences; Markdown as it is."""
+    return f"```text\n{output.strip()}\n```" if "━" in output else output.strip()
+
+
+def measured(command: str) -> str | None:
+    """What a benchmark prints; None if it fails, and then its complaint goes to stderr."""
+    done = subprocess.run([sys.executable, "-m", *command.split()], stdout=subprocess.PIPE, text=True, check=False)
+    return None if done.returncode else done.stdout
+
+
+@app.command()
+def main(sections: Annotated[list[str] | None, typer.Argument(help="Which. Default: all.")] = None) -> None:
+    """Run sections and write their tables into benchmarks/README.md."""
+    unknown = [name for name in sections or () if name not in SECTIONS]
+    if unknown:
+        raise InputError(f"section={unknown[0]}: must be one of {', '.join(SECTIONS)}")
+    failed = []
+    for section in sections or SECTIONS:
+        command = SECTIONS[section]
+        if str(SPEECH) in command and not SPEECH.is_dir():
+            typer.echo(f"{section}: left out: there is no {SPEECH}")
+            continue
+        begun = time.perf_counter()
+        output = measured(command)
+        typer.echo(f"{section}: {'failed' if output is None else 'measured'}, {time.perf_counter() - begun:.0f} s")
+        if output is None:
+            failed.append(section)
+        else:
+            write_text(README, insert(README.read_text(), section, command, output))
+    if failed:
+        raise InputError(f"sections {', '.join(failed)}: failed, see above; their old tables stand")
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,111 @@
+"""The least time that work can take on this machine: its operations over the rate of matrix products, or the bytes that
+it has to move over the bandwidth of memory, whichever is longer. Both rates are measured in the run that quotes them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cpc import CPC
+
+COPIED = 1 << 28  # bytes: far more than caches hold
+ROUNDS = 20
+
+
+def wait(device: torch.device) -> None:
+    """Until the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call, the device idle before and after."""
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """The median seconds of each, taken in rounds in which they take turns; the first round warms up."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            found = seconds(work, device)
+            if number:
+                taken[name].append(found)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`rate`: operations a second of a matrix product, by precision; `bandwidth`: bytes a second read and written."""
+
+    rate: dict[str, float]
+    bandwidth: float
+
+    @classmethod
+    def measure(cls, device: torch.device, bf16: bool) -> "Machine":
+        """The best of several products of the shape of the second convolution, and of several copies."""
+        rows = 4096 if device.type == "cpu" else 1 << 17
+        rate = {}
+        for name, kind in (("fp32", torch.float32), *([("bf16", torch.bfloat16)] if bf16 else [])):
+            windows = torch.randn(rows, 2048, device=device, dtype=kind)
+            weights = torch.randn(2048, 256, device=device, dtype=kind)
+            best = min(seconds(lambda w=windows, v=weights: w @ v, device) for _ in range(ROUNDS))  # type: ignore[misc]
+            rate[name] = 2 * rows * 2048 * 256 / best
+        source = torch.ones(COPIED // 4, device=device)
+        target = torch.empty_like(source)
+        best = min(seconds(lambda: target.copy_(source), device) for _ in range(ROUNDS))
+        return cls(rate, 2 * COPIED / best)
+
+    def floor(self, operations: float, moved: float, precision: str) -> float:
+        """Seconds below which nothing can go."""
+        return max(operations / self.rate[precision], moved / self.bandwidth)
+
+    def __str__(self) -> str:
+        rates = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in self.rate.items())
+        return f"matrix products {rates}; memory {self.bandwidth / 1e9:.1f} GB/s"
+
+
+def encoder_operations(model: CPC, frames: int) -> float:
+    """Multiplications and additions of the convolutions for so many frames of z, forward."""
+    config = model.encoder.config
+    total, channels = 0.0, 1
+    outputs = frames
+    sizes = []
+    for kernel, stride in reversed(list(zip(config.kernels, config.strides, strict=True))):
+        sizes.append((outputs, kernel))
+        outputs = (outputs - 1) * stride + kernel
+    for count, kernel in reversed(sizes):
+        total += 2.0 * count * kernel * channels * model.dim
+        channels = model.dim
+    return total
+
+
+def context_operations(model: CPC, frames: int) -> float:
+    """Those of one layer of a GRU for so many frames, forward."""
+    return 2.0 * frames * 3 * model.hidden * (model.dim + model.hidden)
+
+
+def moved_bytes(module: nn.Module, given: Tensor, width: int) -> float:
+    """Bytes that a forward pass reads and writes, each leaf's input, output and weights once; `width` a number."""
+    total = 0
+
+    def count(leaf: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        nonlocal total
+        outputs = output if isinstance(output, tuple) else (output,)
+        numbers = sum(t.numel() for t in (*inputs, *outputs, *leaf.parameters()) if isinstance(t, Tensor))
+        total += numbers * width
+
+    hooks = [leaf.register_forward_hook(count) for leaf in module.modules() if not list(leaf.children())]
+    with torch.no_grad():
+        module(given)
+    for hook in hooks:
+        hook.remove()
+    return total

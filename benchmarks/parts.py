@@ -1,0 +1,165 @@
+"""The parts of a training step, each beside its floor: data, encoder, context, loss, optimiser.
+
+    python -m benchmarks.parts [--batch 8] [--rounds 10] [--device cpu]
+
+Setting: `small`, windows of 20480 samples, K = 12, M = 128. The parts take turns; medians. Backward has twice the
+operations and bytes of forward. The floor of the loss is what any criterion has to do: the K predictions and the scores
+of the positive and the M negatives. Ours scores all pairs of a group instead, because one large matrix product is
+faster than many gathered vectors. Data: the batch is read from a packed corpus in memory and becomes float.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import large
+from benchmarks.floor import Machine, context_operations, encoder_operations, in_turns, moved_bytes
+from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
+from cpc.config import PRESETS
+from cpc.corpus import Corpus
+from cpc.distributed import device_name, has_bf16, keep_freed_memory
+from cpc.model import Latents
+from cpc.seeding import torch_generator
+from cpc.training.schedule import OptimConfig, optimizer
+from cpc.windows import Windows, WindowsConfig
+from data_prep.console import run
+
+app = typer.Typer(add_completion=False)
+
+STEPS, NEGATIVES, SAMPLES = 12, 128, 20480
+Work = Callable[[], object]
+
+
+class Part(NamedTuple):
+    """Work with its operations and the bytes that it has to move."""
+
+    work: Work
+    operations: float
+    moved: float
+
+
+class Stage:
+    """A model, a loss and a batch, cut into parts that can be run alone."""
+
+    def __init__(self, batch: int, device: torch.device, precision: str, corpus: Corpus) -> None:
+        self.device, self.batch, self.precision = device, batch, precision
+        self.model: CPC = build(load_config(PRESETS / "small.yaml", ["data.corpus=none"]).model).to(device)
+        self.loss = CPCLoss(STEPS, self.model.dim, self.model.hidden, Uniform(NEGATIVES), score=Dot(1 / 16)).to(device)
+        self.parameters = [*self.model.parameters(), *self.loss.parameters()]
+        self.adam = optimizer(OptimConfig(), self.parameters)
+        self.windows = Windows(corpus, np.arange(len(corpus)), WindowsConfig(SAMPLES, batch), 0)
+        self.wave = torch.randn(batch, SAMPLES, device=device) * 0.1
+        self.generator = torch_generator(device, 0, "benchmark")
+        with self.cast(), torch.no_grad():
+            self.z, self.c = self.model(self.wave)
+        self.made: dict[str, torch.Tensor] = {}
+        self.step_number = 0
+
+    def cast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def data(self) -> None:
+        """The batch of the next step, on the device."""
+        for _ in self.windows.batches(self.step_number, self.step_number + 1, self.device):
+            self.step_number += 1
+
+    def forward(self, name: str) -> None:
+        """One part forward, from inputs that stand by."""
+        z, c = (t.detach().requires_grad_() for t in (self.z, self.c))
+        with self.cast():
+            if name == "encoder":
+                self.made[name] = self.model.encoder(self.wave)
+            elif name == "context":
+                self.made[name] = self.model.context(z)
+            else:
+                self.made[name] = self.loss(Latents(z, c), self.generator).loss
+
+    def backward(self, name: str) -> None:
+        """The same part backward."""
+        made = self.made.pop(name)
+        made.backward(torch.ones_like(made))
+
+    def step(self) -> None:
+        """A whole step on a batch that is there."""
+        with self.cast():
+            loss = self.loss(self.model(self.wave), self.generator).loss
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+    def parts(self) -> dict[str, Part]:
+        """All of them, in the order of a step."""
+        frames, width = self.model.frames(SAMPLES), 2 if self.precision == "bf16" else 4
+        numbers = float(sum(p.numel() for p in self.parameters))
+        anchors = self.batch * (frames - STEPS)
+        scored = 2.0 * STEPS * anchors * self.model.dim * (self.model.hidden + 1 + NEGATIVES)
+        forward = {
+            "encoder": (self.batch * encoder_operations(self.model, frames), self.read(self.model.encoder, width)),
+            "context": (self.batch * context_operations(self.model, frames), width * float(2 * self.z.numel())),
+            "loss": (scored, width * float(self.z.numel() + self.c.numel()) + 4.0 * STEPS * anchors * (1 + NEGATIVES)),
+        }
+        found = {"data": Part(self.data, 0, self.batch * SAMPLES * (2.0 + 4.0))}
+        for name, (operations, moved) in forward.items():
+            found[f"{name}, forward"] = Part(lambda n=name: self.forward(n), operations, moved)  # type: ignore[misc]
+            found[f"{name}, backward"] = Part(
+                lambda n=name: self.backward(n),  # type: ignore[misc]
+                2 * operations,
+                2 * moved,
+            )
+        found["optimiser"] = Part(self.adam.step, 0, 7 * 4 * numbers)  # reads p, g, m, v; writes p, m, v
+        whole = [
+            sum(values) for values in zip(*(part[1:] for name, part in found.items() if name != "data"), strict=True)
+        ]
+        return found | {"whole step": Part(self.step, *whole)}
+
+    def read(self, module: torch.nn.Module, width: int) -> float:
+        with self.cast():
+            return moved_bytes(module, self.wave, width)
+
+
+@app.command()
+def main(
+    batch: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the parts take turns.")] = 10,
+    device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
+) -> None:
+    """Print a table for each precision."""
+    chosen = torch.device(device)
+    keep_freed_memory(chosen)
+    machine = Machine.measure(chosen, has_bf16(chosen))
+    print(f"{device_name(chosen)}; torch {torch.__version__}; {machine}")
+    for precision in machine.rate:
+        with tempfile.TemporaryDirectory() as scratch:
+            stage = Stage(
+                batch, chosen, precision, Corpus.open(large.make(Path(scratch, "corpus"), 1000, labels=False))
+            )
+            stage.step()  # so that every parameter has a gradient
+            parts = stage.parts()
+            taken = in_turns({name: part.work for name, part in parts.items()}, rounds, chosen)
+        show(batch, precision, machine, parts, taken)
+
+
+def show(batch: int, precision: str, machine: Machine, parts: dict[str, Part], taken: dict[str, float]) -> None:
+    """Milliseconds, share of the whole step, the floor and how far from it."""
+    table = Table(title=f"batch {batch} × {SAMPLES}, {precision}", title_justify="left")
+    for heading in ("part", "ms", "of the step", "floor, ms", "bound by", "× the floor"):
+        table.add_column(heading, justify="left" if heading in ("part", "bound by") else "right")
+    for name, part in parts.items():
+        floor = machine.floor(part.operations, part.moved, precision)
+        bound = "operations" if part.operations / machine.rate[precision] >= floor else "memory"
+        share = f"{taken[name] / taken['whole step']:.1%}"
+        table.add_row(
+            name, f"{1e3 * taken[name]:.2f}", share, f"{1e3 * floor:.2f}", bound, f"{taken[name] / floor:.1f}"
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,97 @@
+"""Supervised contrast of frames: those with the same label belong together (Khosla et al. 2020, on phones).
+
+No method without labels beats it on its own labels, which makes it the other end of the scale from random weights.
+"""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cpc.config import STRICT
+from cpc.contrast import Cosine, InfoNCE, Objective, Score
+from cpc.contrast.kinds import Mining
+from cpc.contrast.negatives import full
+from cpc.contrast.pairs import by_label, contrast_pairs
+from cpc.corpus import Corpus
+from cpc.distributed import gather_all
+from cpc.grouping import WHOLE, Share
+from cpc.model import CPC
+from cpc.nn.projection import ProjectionConfig, build_projection
+from cpc.objective import Losses, of_pairs
+from cpc.windows import Windows
+
+
+@dataclass(frozen=True, config=STRICT)
+class LabelledConfig:
+    """`each` frames of every window, drawn anew each step, are contrasted by their `labels` (a name in the corpus)."""
+
+    labels: str = "phones"
+    each: Annotated[int, Field(ge=1)] = 16
+    projection: ProjectionConfig = Field(default_factory=ProjectionConfig)
+    score: Score = Field(default_factory=Cosine)
+    objective: Objective = Field(default_factory=InfoNCE)
+    mining: Mining = "all"
+    margin: Annotated[float, Field(gt=0)] = 0.2
+    kind: Literal["labelled"] = "labelled"
+
+
+class FrameLabels:
+    """The label that holds at the centre of each frame of a window."""
+
+    def __init__(self, corpus: Corpus, labels: str) -> None:
+        self.corpus, self.alignment = corpus, corpus.labels(labels)
+
+    def of(self, windows: Windows, step: int, model: CPC) -> Int64[np.ndarray, "window frame"]:
+        """Those of the windows of a step; −1 where there is none."""
+        frames, rate = model.frames(windows.config.samples), model.sample_rate
+        rows, starts = windows.draw(step)
+        centres, found = model.frame_centres(frames), np.full((len(rows), frames), -1, np.int64)
+        for own, row, start in zip(found, rows.tolist(), starts.tolist(), strict=True):
+            if (id := self.corpus.ids[row]) in self.alignment:
+                own[:] = self.alignment.frames(id, start / rate + centres)
+        return found
+
+
+class LabelledLoss(nn.Module):
+    """(model, windows, labels) → Losses over frames of all windows, and of all processes.
+
+    Shape:
+        waveform (window, sample), labels (window, frame) → every drawn frame of c is an anchor, and a key of all
+        others. Frames without a label (−1) are neither.
+    """
+
+    def __init__(self, config: LabelledConfig, model: CPC) -> None:
+        super().__init__()
+        self.config, self.calibration = config, None
+        self.projection = build_projection(config.projection, model.hidden)
+
+    def forward(
+        self,
+        model: CPC,
+        waveform: Float[Tensor, "window sample"],
+        labels: Int[Tensor, "window frame"],
+        generator: torch.Generator,
+        share: Share = WHOLE,
+    ) -> Losses:
+        """Draw frames, and ask how well those of a kind find each other."""
+        c = model(waveform).c
+        size = len(c) * share.of, self.config.each  # drawn for the whole batch, so that a division changes nothing
+        times = torch.randint(c.shape[1], size, generator=generator, device=c.device)[share.part * len(c) :][: len(c)]
+        frames = c.gather(1, times[:, :, None].expand(-1, -1, c.shape[2])).flatten(0, 1)
+        keys = gather_all(full(self.projection(frames)))
+        kinds = gather_all(labels.gather(1, times).flatten())
+        scores = full(self.config.score(keys[None], keys[None])[0])
+        same, other = by_label(kinds, kinds, torch.arange(len(kinds), device=kinds.device))
+        objective, mining, margin = self.config.objective, self.config.mining, self.config.margin
+        return of_pairs(contrast_pairs(scores, same, other, objective, mining, margin))
+
+    def follow(self, model: CPC) -> None:
+        """After a step of the optimizer: nothing is kept."""
+
+    def forget(self) -> None:
+        """Nothing is kept."""
