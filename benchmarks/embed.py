@@ -39,7 +39,7 @@ app = typer.Typer(add_completion=False)
 
 RATE = 16000
 # Name → shortest and longest in seconds, number of files.
-SHORT = {"words": (0.2, 0.6, 200), "phrases": (1.0, 2.0, 60), "utterances": (8.0, 16.0, 24)}
+SHORT = {"words": (0.2, 0.6, 1000), "phrases": (1.0, 2.0, 300), "utterances": (8.0, 16.0, 96)}
 MINUTES = (1, 2, 8, 32)
 WHOLE = 2  # minutes that go through at once at most: 32 would take 25 GB
 Way = Literal["one at a time", "cpc embed", "cpc embed, bf16"]

@@ -103,3 +103,19 @@ def test_mistakes_are_told_in_one_line() -> None:
         validate(ModelConfig, {"context": {"kind": "transformer", "hidden": 10}})
     with pytest.raises(InputError, match=r"context=.*'kind'.*'gru', 'lstm', 'transformer'"):
         validate(ModelConfig, {"context": {"kind": "ltsm"}})
+
+
+@pytest.mark.parametrize("config", [GRUConfig(HIDDEN), LSTMConfig(HIDDEN)], ids=lambda c: c.kind)
+def test_steps_are_exact_on_a_cpu_where_nothing_is_learnt(config: AnyContextConfig) -> None:
+    """In bfloat16 the steps of a few sequences take longer than in float32; while training, autocast decides."""
+    context = build_context(config, DIM)
+    z = torch.randn(2, 5, DIM, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        learning = context(z)
+        with torch.no_grad():
+            judged, lower = context(z), context.below(z, 1)
+    with torch.no_grad():
+        expected = context(z.float())
+    assert learning.dtype == torch.bfloat16
+    assert torch.equal(judged, expected)
+    assert torch.equal(lower, expected)
