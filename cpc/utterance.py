@@ -117,12 +117,13 @@ class UtteranceLoss(nn.Module):
         first, second = (self._view(waveform, generator, model.sample_rate) for _ in range(2))
         labels = gather_all(labels)
         if self.queue is None:
-            vectors = gather_all(torch.cat([self._vectors(model, first), self._vectors(model, second)], dim=1))
-            anchors = keys = torch.cat(vectors.chunk(2, dim=1))
+            network = self._network(model)
+            pooled = gather_all(torch.cat([self._pooled(network, view) for view in (first, second)], dim=1))
+            anchors = keys = self._projected(network, torch.cat(pooled.chunk(2, dim=1)))
             labels = key_labels = labels.repeat(2)
             own = torch.arange(len(labels), device=labels.device)
         else:
-            anchors, new = gather_all(self._vectors(model, first)), gather_all(self._keys(model, second))
+            anchors, new = self._vectors(model, first), self._keys(model, second)
             held, own = self.queue(), None
             keys, key_labels = torch.cat([new, held.keys]), torch.cat([labels, held.labels])
             if self.training:
@@ -161,18 +162,22 @@ class UtteranceLoss(nn.Module):
         crop = [Crop(views.crop)] if views.crop else []
         return augment(waveform, [*chain(crop, views.augment)], generator, sample_rate)
 
-    def _vectors(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window dim"]:
+    def _vectors(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "every dim"]:
         return self._through(self._network(model), waveform)
 
-    def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window dim"]:
+    def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "every dim"]:
         if self.momentum is None:
             return self._vectors(model, waveform)
         with torch.no_grad():
             return self._through(self.momentum.network, waveform)
 
-    def _through(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window dim"]:
-        _, _, projection = network.children()
-        vectors: Tensor = projection(self._pooled(network, waveform))
+    def _through(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "every dim"]:
+        """The vectors of the windows of all processes: a norm over the batch is one over the whole batch."""
+        return self._projected(network, gather_all(self._pooled(network, waveform)))
+
+    def _projected(self, network: nn.Module, pooled: Float[Tensor, "every hidden"]) -> Float[Tensor, "every dim"]:
+        projection = list(network.children())[2]
+        vectors: Tensor = projection(pooled)
         return full(vectors)
 
     def _pooled(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window hidden"]:

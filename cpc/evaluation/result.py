@@ -5,11 +5,11 @@ utterance's share in it, so that two results on the same test set can be compare
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from cpc.config import InputError
+from cpc.evaluation.saved import Saved
 from cpc.files import write_text
 
 Task = Literal["phone", "phone_sequence", "speaker_frame", "speaker_last", "speaker_utterance"]
@@ -27,7 +27,7 @@ class Count(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProbeResult:
+class ProbeResult(Saved):
     """What a probe found.
 
     accuracy, low, high: share of test examples classified correctly and its 95% interval over utterances, 0 to 1.
@@ -41,6 +41,9 @@ class ProbeResult:
     protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
     utterances: the test set, utterance by utterance.
     """
+
+    KIND: ClassVar[str] = "probe result"
+    REMEDY: ClassVar[str] = "probe again with this version"
 
     task: Task
     features: str
@@ -97,22 +100,12 @@ class ProbeResult:
         seed = f"-seed{self.seed}" if self.seed else ""
         return f"{self.column}-{self.split_slug}-{self.slug}{budget}{seed}.json"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self) | {"notes": list(self.notes), "utterances": [list(count) for count in self.utterances]}
+    def _plain(self) -> dict[str, Any]:
+        return {"utterances": [list(count) for count in self.utterances]}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ProbeResult":
-        """The inverse of `to_dict`. Raises InputError where fields are missing or unknown."""
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        known, given = {field.name for field in fields(cls)}, set(values)
-        if wrong := sorted((needed - given) | (given - known)):
-            raise InputError(f"probe result: {', '.join(wrong)} missing or unknown; probe again with this version")
-        lists = {
-            "notes": tuple(values.get("notes", ())),
-            "utterances": tuple(Count(*count) for count in values.get("utterances", ())),
-        }
-        return cls(**{**values, **lists})
+    def _typed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"utterances": tuple(Count(*count) for count in values.get("utterances", ()))}
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically: first what it says, then one line an utterance."""
@@ -120,8 +113,3 @@ class ProbeResult:
         counts = ",\n  ".join(json.dumps(count, ensure_ascii=False) for count in values.pop("utterances"))
         head = json.dumps(values, indent=1, ensure_ascii=False).removesuffix("\n}")
         write_text(path, f'{head},\n "utterances": [\n  {counts}\n ]\n}}\n')
-
-    @classmethod
-    def read(cls, path: Path) -> "ProbeResult":
-        """Read what `write` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from cpc.evaluation.features import Features
 from cpc.evaluation.layers import Layer, LayerName, check_layer
+from cpc.evaluation.saved import Saved
 from cpc.model import CPC, build, load
 from cpc.nn.frontends import MFCC39, LogMel
 
@@ -66,23 +67,16 @@ def baseline_features(model: CPC, layers: Sequence[LayerName], device: str) -> I
     yield [Layer(untrained, layer, "random") for layer in layers]
 
 
-@runtime_checkable
-class Kept(Protocol):
-    """A result that can be written to a file."""
-
-    def write(self, path: Path, /) -> None: ...
-
-
 Subject = TypeVar("Subject")
-Saved = TypeVar("Saved", bound=Kept)
+Kept = TypeVar("Kept", bound=Saved)
 
 
 def each_once(
     subjects: Sequence[Subject],
     places: Sequence[Path | None],
-    known: Callable[[Path], Saved | None],
-    measure: Callable[[list[Subject]], Iterator[Saved]],
-) -> list[Saved]:
+    known: Callable[[Path], Kept | None],
+    measure: Callable[[list[Subject]], Iterator[Kept]],
+) -> list[Kept]:
     """The result of each subject: the one `known` at its place, or what `measure` gives, in turn, for all others.
 
     Each new result is written to its place as soon as it is there; None is no place. A file that cannot be read, or
@@ -99,7 +93,7 @@ def each_once(
     return results
 
 
-def _readable(place: Path | None, known: Callable[[Path], Saved | None]) -> Saved | None:
+def _readable(place: Path | None, known: Callable[[Path], Kept | None]) -> Kept | None:
     try:
         return known(place) if place is not None else None
     except (FileNotFoundError, ValueError):

@@ -1,7 +1,7 @@
 """The projection head between an embedding and its loss: used in training, thrown away after (SimCLR, section 4.2)."""
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -14,6 +14,9 @@ from cpc.config import STRICT
 class ProjectionConfig:
     """`layers` linear layers with ReLU between them, `width` units inside, to `dim` numbers.
 
+    `norm` "batch" normalises what each layer gives over the batch, as SimCLR's head does: embeddings, which before
+    training all point almost the same way, are told apart from the first step on.
+
     Two in SimCLR (Chen et al. 2020) and MoCo v2, three in SimCLR v2 (Chen et al. 2020b, section 3.2); one is a linear
     map, none the embedding itself.
     """
@@ -21,6 +24,7 @@ class ProjectionConfig:
     layers: Annotated[int, Field(ge=0)] = 2
     width: Annotated[int, Field(ge=1)] = 256
     dim: Annotated[int, Field(ge=1)] = 128
+    norm: Literal["none", "batch"] = "none"
 
 
 def build_projection(config: ProjectionConfig, dim: int) -> nn.Module:
@@ -28,5 +32,8 @@ def build_projection(config: ProjectionConfig, dim: int) -> nn.Module:
     if not config.layers:
         return nn.Identity()
     sizes = [dim, *[config.width] * (config.layers - 1), config.dim]
-    layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-    return nn.Sequential(*[part for layer in layers[:-1] for part in (layer, nn.ReLU())], layers[-1])
+    normed = config.norm == "batch"
+    parts: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        parts += [nn.Linear(a, b, bias=not normed), *([nn.BatchNorm1d(b)] if normed else []), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])

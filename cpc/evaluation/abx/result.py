@@ -1,17 +1,15 @@
 """The result of an ABX task: an error, its interval, and the conditions without which it means nothing."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from cpc.config import InputError
-from cpc.files import write_json
+from cpc.evaluation.saved import Saved, letters, slug
 
 
 @dataclass(frozen=True)
-class ABXResult:
+class ABXResult(Saved):
     """How often features put X nearer to the wrong phone.
 
     error, low, high: share of triplets, averaged as `score` says, and its 95% interval over `resampled`, 0 to 1; 0.5
@@ -21,6 +19,8 @@ class ABXResult:
     pair_errors: A → B → error, for each ordered pair of phones.
     protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
     """
+
+    KIND: ClassVar[str] = "ABX result"
 
     features: str
     error: float
@@ -49,7 +49,7 @@ class ABXResult:
     @property
     def slug(self) -> str:
         """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
-        return _letters(self.features.lower().replace("-", ""))
+        return slug(self.features)
 
     @property
     def task(self) -> str:
@@ -57,7 +57,7 @@ class ABXResult:
         usual = {"distance": "angular", "slicing": "centre", "unit": usual_unit(self.context), "seed": 0}
         usual |= {"most_items": 10} | ({"most_speakers": 5} if self.speaker == "across" else {})
         other = [f"{name}_{getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
-        return "-".join([self.speaker, self.context, *(_letters(word) for word in other)])
+        return "-".join([self.speaker, self.context, *(letters(word) for word in other)])
 
     @property
     def pairs(self) -> dict[tuple[str, str], float]:
@@ -72,34 +72,9 @@ class ABXResult:
     @property
     def where(self) -> str:
         """The split, or the whole corpus, in the letters of a metric or a file."""
-        return _letters(Path(self.split).stem if self.split else self.corpus)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self) | {"notes": list(self.notes)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ABXResult":
-        """The inverse of `to_dict`. Raises InputError where fields are missing or unknown."""
-        known, given = {field.name for field in fields(cls)}, set(values)
-        if wrong := sorted((known - {"notes"} - given) | (given - known)):
-            raise InputError(f"ABX result: {', '.join(wrong)} missing or unknown; measure again with this version")
-        return cls(**{**values, "notes": tuple(values.get("notes", ()))})
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def read(cls, path: Path) -> "ABXResult":
-        """Read what `write` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return letters(Path(self.split).stem if self.split else self.corpus)
 
 
 def usual_unit(context: str) -> str:
     """Triphones are compared within a context; where contexts are ignored, phones alone."""
     return "triphone" if context == "within" else "phone"
-
-
-def _letters(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-." else "_" for letter in text)

@@ -1,20 +1,17 @@
 """The result of speaker verification: error rates, their intervals, and the conditions that give them their meaning."""
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from cpc.config import InputError
+from cpc.evaluation.saved import Saved, letters, slug
 from cpc.evaluation.verification.score import Estimate
 from cpc.evaluation.verification.trials import MOST
-from cpc.files import write_json
 
 
 @dataclass(frozen=True)
-class VerificationResult:
+class VerificationResult(Saved):
     """How well cosines of features tell whether two utterances are by one speaker.
 
     eer: the rate at which false alarms and misses are equally frequent, with its 95% interval over speakers, 0 to 1;
@@ -25,6 +22,8 @@ class VerificationResult:
     targets, non_targets, speakers, utterances: how many there are in the trials.
     protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
     """
+
+    KIND: ClassVar[str] = "verification result"
 
     features: str
     eer: Estimate
@@ -46,7 +45,7 @@ class VerificationResult:
     @property
     def slug(self) -> str:
         """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
-        return _letters(self.features.lower().replace("-", ""))
+        return slug(self.features)
 
     @property
     def task(self) -> str:
@@ -61,38 +60,17 @@ class VerificationResult:
     @property
     def where(self) -> str:
         """The split or the list of trials in the letters of a metric or a file."""
-        return _letters(Path(self.test).stem)
+        return letters(Path(self.test).stem)
 
     @property
     def file_name(self) -> str:
         """Of its own among the results of a run."""
         return f"{self.task}-{self.where}-{self.slug}.json"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        costs = {prior: list(cost) for prior, cost in self.min_dcf.items()}
-        return asdict(self) | {"eer": list(self.eer), "min_dcf": costs, "notes": list(self.notes)}
+    def _plain(self) -> dict[str, Any]:
+        return {"eer": list(self.eer), "min_dcf": {prior: list(cost) for prior, cost in self.min_dcf.items()}}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "VerificationResult":
-        """The inverse of `to_dict`. Raises InputError where fields are missing or unknown."""
-        needed = {field.name for field in fields(cls) if field.default is MISSING}
-        known, given = {field.name for field in fields(cls)}, set(values)
-        if wrong := sorted((needed - given) | (given - known)):
-            raise InputError(f"verification result: {', '.join(wrong)} missing or unknown; verify again")
+    def _typed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         costs = {prior: Estimate(*cost) for prior, cost in values["min_dcf"].items()}
-        lists = {"eer": Estimate(*values["eer"]), "min_dcf": costs, "notes": tuple(values.get("notes", ()))}
-        return cls(**{**values, **lists})
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def read(cls, path: Path) -> "VerificationResult":
-        """Read what `write` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^\w.-]", "_", text)
+        return {"eer": Estimate(*values["eer"]), "min_dcf": costs}
