@@ -8,6 +8,7 @@ processes: each is contrasted with the keys, and draws the negatives, that it ha
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -33,7 +34,8 @@ from cpc.nn.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_head
 class FrameQueueConfig:
     """Frames of past batches are negatives too (He et al. 2020): the newest `size`; each sequence gives `each` a step.
 
-    They are as the encoder made them then; a queue as long as a few batches is hardly out of date.
+    Each is held by how it differs from the mean frame of its batch, and put beside the mean frame of the batch at hand:
+    while the encoder learns, all frames move together, which would tell old ones from new ones at a glance.
     """
 
     size: Annotated[int, Field(ge=1)] = 512
@@ -155,14 +157,16 @@ class CPCLoss(nn.Module):
         predictions = self.heads(c[:, : frames - self.steps])  # (step, batch, anchor, dim)
         cuts = list(blocks(batch, self.group)) if share.of == 1 else [(slice(None), self.group_size(batch, share))]
         keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
+        mean = gather_all(z.detach().float().mean((0, 1))[None]).mean(0) if self.queue else z.new_zeros(())
         per_step, accuracy, kinds = [], [], []
         for k, predicted in enumerate(predictions, start=1):
-            found = [self._contrast(predicted[block], keys[block], k, size, share, generator) for block, size in cuts]
+            each = partial(self._contrast, k=k, share=share, generator=generator, mean=mean)
+            found = [each(predicted[block], keys[block], size=size) for block, size in cuts]
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
             kinds.append(mean_kinds([f.kinds for f in found]))
         if self.queue is not None and self.training:
-            self._made.append(self._some(z, share, generator))
+            self._made.append(self._some(z, share, generator).float() - mean)
         losses = torch.stack(per_step)
         ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
         bound = ceiling - losses.detach()
@@ -211,6 +215,7 @@ class CPCLoss(nn.Module):
         size: int,
         share: Share,
         generator: torch.Generator | None,
+        mean: Float[Tensor, "*dim"] | None = None,
     ) -> Contrasted:
         """Step k for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
         frames, anchors, groups = z.shape[1], predicted.shape[1], len(z) // size
@@ -227,7 +232,7 @@ class CPCLoss(nn.Module):
             objective=self.objective,
             generator=generator,
             calibration=self.calibration,
-            held=self.queue().keys if self.queue else None,
+            held=self.queue().keys + mean if self.queue and mean is not None else None,
         )
 
     def _negatives(

@@ -29,6 +29,7 @@ RECIPES = {
     "clipped": ("loss.group=2", "optim.clip=0.01"),
     "accumulated": ("loss.group=2", "training.accumulate=2"),
     "accumulated-spans": ("loss.group=4", "loss.gather=true", "training.accumulate=2"),
+    "queued": ("loss.group=2", "loss.queue={size: 24, each: 2}"),
     "labelled": ("loss.kind=labelled",),
     "triplets": ("loss.group=2", "loss.objective={kind: triplet}"),
     "one-speaker": ("loss.gather=true", "windows.one_speaker=true"),
@@ -202,6 +203,7 @@ def test_a_world_of_one_does_nothing(alone: World) -> None:
         (2, (), r"loss.group=8: .* 2 processes leave 4 of 8 windows each; set loss.gather=true or loss.group=4, or"),
         (1, ("training.accumulate=2",), r"loss.group=8: .*2 micro-batches .* leave 4 of 8 .*; set loss.group=4, or"),
         (4, ("loss.group=3", "windows.batch=16", "loss.gather=true"), r"loss.group=3: .*; set loss.group=2, or"),
+        (1, ("training.accumulate=2", "loss.queue={size: 8}"), r"training.accumulate=2: with loss.queue .*; give 1"),
         (2, ("loss.group=2", "model.encoder.norm=batch"), r"model.encoder.norm=batch: would normalise each of 2 proc"),
     ],
 )

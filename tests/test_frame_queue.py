@@ -37,10 +37,11 @@ def test_an_empty_queue_changes_nothing_and_a_full_one_adds_its_frames_to_every_
     first = queued(latents(0), numbers())
     torch.testing.assert_close(first.loss, plain(latents(0), numbers()).loss)
     queued.follow(cpc.build(cpc.ModelConfig(encoder=EncoderConfig(channels=4))))
-    held = queued.queue().keys.double()  # type: ignore[misc]
+    held = (queued.queue().keys + latents(1).z.mean((0, 1))).double()  # type: ignore[misc]
     assert len(held) == 6  # two frames of each of three sequences
-    own = latents(0).z.flatten(0, 1).float()
-    assert all((own == frame.float()).all(1).any() for frame in held)
+    own = latents(0).z.flatten(0, 1)
+    moved = own - own.mean(0) + latents(1).z.mean((0, 1))  # all frames move together while an encoder learns
+    assert all((moved - frame).abs().amax(1).min() < 1e-6 for frame in held)
     later = queued(latents(1), numbers()).loss
     assert later.item() > plain(latents(1), numbers()).loss.item()
     with torch.no_grad():
@@ -60,6 +61,31 @@ def _by_hand(plain: cpc.CPCLoss, given: Latents, held: torch.Tensor) -> torch.Te
         inside = torch.logaddexp(found.loss.flatten() + scores, (predicted @ held.T).flatten(0, 1).logsumexp(-1))
         losses.append((inside - scores).mean())
     return torch.stack(losses).mean()
+
+
+def test_frames_learn_from_the_batch_alone_and_predictions_from_all() -> None:
+    """Else all frames of the batch move away from those of the queue, which cannot follow."""
+    plain, queued = made(None), made(FrameQueueConfig(size=6, each=2))
+    queued(latents(0), numbers())
+    queued.follow(cpc.build(cpc.ModelConfig(encoder=EncoderConfig(channels=4))))
+    held = (queued.queue().keys + latents(1).z.mean((0, 1))).double()  # type: ignore[misc]
+    ours, alone, whole = (Latents(*(t.requires_grad_() for t in latents(1))) for _ in range(3))
+    queued(ours, numbers()).loss.backward()
+    plain(alone, numbers()).loss.backward()
+    _by_hand(plain, whole, held).backward()
+    torch.testing.assert_close(ours.z.grad, alone.z.grad)
+    torch.testing.assert_close(ours.c.grad, whole.c.grad)
+    assert not torch.allclose(ours.c.grad, alone.c.grad, atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_without_a_generator_it_is_drawn_once_all_the_same() -> None:
+    queued = made(FrameQueueConfig(size=6, each=2))
+    queued(latents(0), numbers())
+    queued.follow(cpc.build(cpc.ModelConfig(encoder=EncoderConfig(channels=4))))
+    torch.manual_seed(3)
+    one = queued(latents(1)).loss
+    torch.manual_seed(3)
+    assert torch.equal(queued(latents(1)).loss, one)
 
 
 def test_the_bound_is_not_claimed() -> None:

@@ -36,15 +36,32 @@ def contrast(
 ) -> Contrasted:
     """Contrast each anchor with its positive key and its negatives, inside each group.
 
-    Keys that are `held` from elsewhere are negatives of every anchor.
+    Keys that are `held` from elsewhere are negatives of every anchor. They cannot move, so keys that could would only
+    learn to differ from them, all in the same way, and the batch would collapse: what held keys add to the loss is
+    for the anchors alone to learn from.
     """
-    scores = score(anchors, keys)
-    found = negatives(scores, positive, grid, generator)
-    if held is not None and len(held):
-        found = _joined(found, full(score(anchors, held.to(keys).expand(len(keys), -1, -1))))
-    if calibration is not None:
-        found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
-    return Contrasted(objective(*found), _correct(found), shares_by_kind(objective, *found))
+
+    def candidates(scores: Float[Tensor, "group anchor key"]) -> Candidates:
+        found = negatives(scores, positive, grid, generator)
+        return found if calibration is None else _calibrated(found, calibration)
+
+    if held is None or not len(held):
+        found = candidates(score(anchors, keys))
+        return Contrasted(objective(*found), _correct(found), shares_by_kind(objective, *found))
+    if generator is None:
+        generator = torch.Generator(keys.device).manual_seed(int(torch.randint(1 << 62, ())))
+    state = generator.get_state()
+    found = candidates(score(anchors, keys))
+    generator.set_state(state)  # the same negatives once more
+    still = candidates(score(anchors, keys.detach()))
+    more = full(score(anchors, held.to(keys).expand(len(keys), -1, -1)))
+    joined = _joined(still, more if calibration is None else calibration(more))
+    loss = objective(*found) + objective(*joined) - objective(*still)
+    return Contrasted(loss, _correct(joined), shares_by_kind(objective, *joined))
+
+
+def _calibrated(found: Candidates, calibration: Calibration) -> Candidates:
+    return found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
 
 
 def _joined(found: Candidates, more: Float[Tensor, "group anchor held"]) -> Candidates:

@@ -50,8 +50,9 @@ class NCE:
     """Logistic regression of data against noise (Gutmann & Hyvärinen 2010, eq. 8; Mnih & Teh 2012, eq. 8).
 
     softplus(b − p) + Σ softplus(n − b) with b = `log_kq`: k negatives are drawn, each key with probability q, and the
-    score is the logarithm of the normalised model. k = 128 drawn from 1024 frames: ln(128 / 1024) = −2.08. With b = 0
-    the score is the log-odds itself, and this a plain binary cross-entropy.
+    score is the logarithm of the normalised model. k = 128 drawn from 1024 frames: ln(128 / 1024) = −2.08. Where the
+    score is the log of a density ratio p / q, as in CPC, q cancels: b = ln k, and a score of 0 knows nothing. With
+    b = 0 the score is the log-odds itself, and this a plain binary cross-entropy.
     """
 
     log_kq: float = 0.0

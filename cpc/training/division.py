@@ -62,6 +62,9 @@ def divide(recipe: Recipe, world: World) -> Division:
             "on the division; use norm=channel, or one process and training.accumulate=1"
         )
     if isinstance(recipe.loss, LossConfig):
+        if recipe.loss.queue and division.micro > 1:
+            rule = "with loss.queue frames are put beside the mean frame of the whole batch; give 1"
+            raise InputError(f"training.accumulate={division.micro}: {rule}")
         _check_groups(recipe.loss, division)
     elif division.micro > 1:
         rule = "this loss contrasts the whole batch at once; give 1, or a smaller windows.batch and a loss.queue"
