@@ -82,7 +82,7 @@ def _step(
         keys = rearrange(z[block], "(g s) t d -> g (s t) d", s=size)
         where = positives(size, predicted.shape[1], z.shape[1], k, z.device)
         own = _contrast(loss, flat, keys, where, Grid(size, z.shape[1]), generator, score)
-        found.append([rearrange(part, "g (s a) -> (g s) a", s=size) for part in own])
+        found.append([rearrange(part, "g (s a) -> (g s) a", s=size) for part in own[:2]])
     return Contrasted(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
