@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["BASELINE", "Row", "best", "curves", "differing", "render", "render_seeds", "rows", "runs", "tasks"]
+MOST_SETTINGS = 8  # that a terminal's table shows
 LEGEND = "* best of its column; ≈ its difference from the best is within noise (5%, this one comparison)"
 
 
@@ -25,7 +26,11 @@ def render(table: Sequence[Row], title: str) -> "Table":
     from rich.table import Table
 
     columns, found = differing(table), tasks(table)
-    drawn = Table(title=title, title_justify="left", caption=LEGEND if found else None, caption_justify="left")
+    caption = [LEGEND] if found else []
+    if len(columns) > MOST_SETTINGS:
+        caption.append(f"{len(columns)} settings differ, too many to show here: they are in the CSV file")
+        columns = []
+    drawn = Table(title=title, title_justify="left", caption="\n".join(caption) or None, caption_justify="left")
     for heading in ("run", "features", *(key.rpartition(".")[2] for key in columns)):
         drawn.add_column(heading)
     for task in found:

@@ -268,3 +268,16 @@ def test_the_folder_of_one_run_is_not_taken_for_an_experiment(tmp_path: Path) ->
 def test_wishes_that_make_no_sense_are_refused(root: Path, names: list[str], wishes: Wishes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         show(names, Path("out"), wishes, root)
+
+
+def test_too_many_settings_are_left_to_the_file(tmp_path: Path) -> None:
+    for number in range(2):
+        settings = {f"part.setting{place}": number for place in range(9)}
+        add(tmp_path, f"run{number}", settings, {"phone/test/c": 0.3 + number / 10})
+    table = compare.rows("exp", tmp_path)
+    text = shown(compare.render(table, "t"))
+    assert "9 settings differ, too many to show here" in text
+    assert "setting3" not in text
+    assert "40.0 [" in text
+    compare.write_csv(table, tmp_path / "table.csv")
+    assert "setting3" in (tmp_path / "table.csv").read_text()
