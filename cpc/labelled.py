@@ -16,7 +16,7 @@ from cpc.config import STRICT
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.kinds import Mining
 from cpc.contrast.negatives import full
-from cpc.contrast.pairs import by_label, contrast_pairs
+from cpc.contrast.pairs import contrast_labels
 from cpc.corpus import Corpus
 from cpc.distributed import gather_all
 from cpc.grouping import WHOLE, Share
@@ -86,9 +86,8 @@ class LabelledLoss(nn.Module):
         keys = gather_all(full(self.projection(frames)))
         kinds = gather_all(labels.gather(1, times).flatten())
         scores = full(self.config.score(keys[None], keys[None])[0])
-        same, other = by_label(kinds, kinds, torch.arange(len(kinds), device=kinds.device))
-        objective, mining, margin = self.config.objective, self.config.mining, self.config.margin
-        return of_pairs(contrast_pairs(scores, same, other, objective, mining, margin))
+        own = torch.arange(len(kinds), device=kinds.device)
+        return of_pairs(contrast_labels(scores, kinds, kinds, own, self.config))
 
     def follow(self, model: CPC) -> None:
         """After a step of the optimizer: nothing is kept."""

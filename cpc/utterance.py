@@ -21,7 +21,7 @@ from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.calibration import Calibration, Learnt
 from cpc.contrast.momentum import Momentum
 from cpc.contrast.negatives import full
-from cpc.contrast.pairs import by_label, contrast_pairs
+from cpc.contrast.pairs import contrast_labels
 from cpc.contrast.queue import Queue
 from cpc.distributed import gather_all
 from cpc.model import CPC, checkpoint_file, read_checkpoint
@@ -130,9 +130,7 @@ class UtteranceLoss(nn.Module):
                 self._made.append((new.detach(), labels))
         scores = full(self.config.score(anchors[None], keys[None])[0])
         scores = scores if self.calibration is None else self.calibration(scores)
-        same, other = by_label(labels, key_labels, own)
-        config = self.config
-        return of_pairs(contrast_pairs(scores, same, other, config.objective, config.mining, config.margin))
+        return of_pairs(contrast_labels(scores, labels, key_labels, own, self.config))
 
     @torch.no_grad()
     def follow(self, model: CPC) -> None:

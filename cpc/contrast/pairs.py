@@ -1,6 +1,6 @@
 """Contrast by labels: an anchor has as many positives among the keys as share its label, or none."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,18 @@ from cpc.contrast.kinds import Mining, of_kind, shares_by_kind
 from cpc.contrast.objectives import InfoNCE, Objective
 
 Keep = Bool[Tensor, "anchor key"]
+
+
+@runtime_checkable
+class Told(Protocol):
+    """The settings of a loss by which pairs are told apart."""
+
+    @property
+    def objective(self) -> Objective: ...
+    @property
+    def mining(self) -> Mining: ...
+    @property
+    def margin(self) -> float: ...
 
 
 class Paired(NamedTuple):
@@ -61,6 +73,18 @@ def contrast_pairs(
     best = scores.masked_fill(~same, -torch.inf).amax(-1)
     rival = scores.masked_fill(~other, -torch.inf).amax(-1)
     return Paired(loss / count.clamp_min(1), (best > rival).detach(), count > 0, kinds)
+
+
+def contrast_labels(
+    scores: Float[Tensor, "anchor key"],
+    anchors: Int[Tensor, "anchor"],
+    keys: Int[Tensor, "key"],
+    own: Int[Tensor, "anchor"] | None,
+    told: Told,
+) -> Paired:
+    """`contrast_pairs` of keys that share the anchor's label with those that have another, as `told` says."""
+    same, other = by_label(anchors, keys, own)
+    return contrast_pairs(scores, same, other, told.objective, told.mining, told.margin)
 
 
 def by_label(
