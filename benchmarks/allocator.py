@@ -1,11 +1,12 @@
-"""What keeping freed memory in the process is worth on a CPU: `cpc.distributed.keep_freed_memory` on and off.
+"""What two settings of memory are worth on a CPU: huge pages (`import cpc`), freed memory kept (`cpc train`).
 
     python -m benchmarks.allocator [--rounds 3]
 
-The setting cannot be undone in a process, so each measurement is a process of its own; on and off take turns.
+Neither setting can be undone in a process, so each measurement is a process of its own; the settings take turns.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from data_prep.console import run
 app = typer.Typer(add_completion=False)
 
 WORK = ("inference, 8 × 8 s, fp32", "training step, 8 × 1.28 s, fp32")
+PLAIN, HUGE, KEPT = "torch as it comes", "huge pages", "huge pages, freed memory kept"
 
 
 def median_seconds(work: Callable[[], object], times: int = 5) -> float:
@@ -63,22 +65,26 @@ def main(
     rounds: Annotated[int, typer.Option(help="Times that both settings take a turn.")] = 3,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Print seconds with and without, and the ratio round by round."""
+    """Print seconds under each setting, and the median of the rounds' ratios to torch as it comes."""
     if child:
-        print(json.dumps(measure(child == "keep")))
+        print(json.dumps(measure(child == KEPT)))
         return
-    found: dict[str, list[dict[str, float]]] = {"give back": [], "keep": []}
+    found: dict[str, list[dict[str, float]]] = {PLAIN: [], HUGE: [], KEPT: []}
     for _ in range(rounds):
         for setting, results in found.items():
             command = [sys.executable, "-m", "benchmarks.allocator", "--child", setting]
-            results.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0" if setting == PLAIN else "1"}
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+            results.append(json.loads(done.stdout))
     table = Table(title=f"{device_name(torch.device('cpu'))}; torch {torch.__version__}; medians of {rounds} rounds")
-    for heading in ("work", "given back, s", "kept, s", "× faster"):
-        table.add_column(heading, justify="left" if heading == "work" else "right")
+    for heading in ("work", "memory", "s", "× faster"):
+        table.add_column(heading, justify="left" if heading in ("work", "memory") else "right")
     for work in WORK:
-        before, after = ([result[work] for result in found[setting]] for setting in ("give back", "keep"))
-        ratio = statistics.median(b / a for b, a in zip(before, after, strict=True))
-        table.add_row(work, f"{statistics.median(before):.3f}", f"{statistics.median(after):.3f}", f"{ratio:.2f}")
+        plain = [result[work] for result in found[PLAIN]]
+        for setting, results in found.items():
+            taken = [result[work] for result in results]
+            ratio = statistics.median(before / after for before, after in zip(plain, taken, strict=True))
+            table.add_row(work, setting, f"{statistics.median(taken):.3f}", f"{ratio:.2f}")
     Console(width=120).print(table)
 
 

@@ -2,12 +2,14 @@
 
     python -m benchmarks.used [--batch 8] [--rounds 4] [--bf16]
 
-`cpc train` keeps freed memory in the process (`cpc.distributed.keep_freed_memory`); code that gathers vectors does not.
-The setting cannot be undone in a process, so every measurement is a process of its own; the two take turns, and the
-ratio is the median of the rounds' ratios. `benchmarks.step` compares both under one setting.
+`import cpc` lays large tensors in huge pages, and `cpc train` keeps freed memory in the process
+(`cpc.distributed.keep_freed_memory`); code that gathers vectors does neither. The settings cannot be undone in a
+process, so every measurement is a process of its own; the two take turns, and the ratio is the median of the rounds'.
+`benchmarks.step` compares both in one process, where huge pages serve both.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -65,7 +67,9 @@ def main(
     for _ in range(rounds):
         for name, taken in found.items():
             command = [sys.executable, "-m", "benchmarks.used", "--batch", str(batch), "--child", name]
-            done = subprocess.run([*command, *(["--bf16"] if bf16 else [])], stdout=subprocess.PIPE, check=True)
+            environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0" if name == USUAL else "1"}
+            flags = ["--bf16"] if bf16 else []
+            done = subprocess.run([*command, *flags], env=environment, stdout=subprocess.PIPE, check=True)
             taken.append(json.loads(done.stdout))
     ratios = sorted(usual / ours for usual, ours in zip(*found.values(), strict=True))
     title = f"{device_name(torch.device('cpu'))}; torch {torch.__version__}; batch {batch} × {SAMPLES}; {rounds} rounds"

@@ -15,7 +15,7 @@ from cpc.config import STRICT, InputError, load
 from cpc.tracking import RUNS, connect, experiment_id, is_active
 from cpc.training.meter import NotFinite
 from cpc.training.recipe import Recipe, load_config
-from cpc.training.run import Run, train
+from cpc.training.run import Run, Taken, train
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -112,9 +112,9 @@ def sweep(
 ) -> tuple[SweepConfig, list[Run], list[Failed]]:
     """Train, probe and record every run of a sweep under one parent run in MLflow.
 
-    What is finished is not done again, so the same call after a kill goes on. A run whose loss stops being a number
-    is reported and the others go on; a run that is stopped by a signal ends the sweep (its status is KILLED). `say`
-    is told which run is next; without it nothing is shown.
+    What is finished is not done again, so the same call after a kill goes on. A run whose loss stops being a number,
+    or whose folder holds a run with other settings, is reported and the others go on; a run that is stopped by a
+    signal ends the sweep (its status is KILLED). `say` is told which run is next; without it nothing is shown.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"sweep={file}: runs in one process; start it without torchrun, or train its runs one by one")
@@ -130,7 +130,7 @@ def sweep(
                 say(f"sweep {file.stem}: run {number} of {len(planned)}, {name}")
             try:
                 done.append(train(recipe, name, root, progress=say is not None, parent=parent))
-            except NotFinite as error:
+            except (NotFinite, Taken) as error:
                 failed.append(Failed(name, str(error)))
                 continue
             if done[-1].status == "KILLED":

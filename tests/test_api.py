@@ -1,5 +1,8 @@
 """The interface that the README shows."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,17 @@ def test_every_public_name_resolves() -> None:
     assert set(dir(cpc)) == set(cpc.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Cpc'"):
         cpc.Cpc  # noqa: B018 (the access is the test)
+
+
+@pytest.mark.parametrize(("set_by_user", "expected"), [(None, "1"), ("0", "0")])
+def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(set_by_user: str | None, expected: str) -> None:
+    name = "THP_MEM_ALLOC_ENABLE"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    if set_by_user is not None:
+        environment[name] = set_by_user
+    command = [sys.executable, "-c", f"import os, cpc; print(os.environ['{name}'])"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 def test_from_a_file_to_losses(tmp_path: Path) -> None:

@@ -98,3 +98,11 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(folder: Path) -> N
     assert [run.path.name for run in done] == ["steps-calm"]
     assert [name for name, _ in failed] == ["steps-wild"]
     assert "not a finite number" in failed[0].reason
+
+
+def test_a_folder_with_another_run_is_reported_and_the_others_go_on(folder: Path) -> None:
+    sweep(write(folder, "runs: {near: [loss.steps=1]}"))
+    _, done, failed = sweep(write(folder, "runs: {near: [loss.steps=2], far: [loss.steps=3]}"))
+    assert [run.path.name for run in done] == ["steps-far"]
+    assert [name for name, _ in failed] == ["steps-near"]
+    assert "exists with other settings (loss.steps 1 → 2)" in failed[0].reason

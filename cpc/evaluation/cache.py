@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from cpc.evaluation.ctc import LR, STEP
 from cpc.evaluation.protocol import REPLICATES, WINDOW
 from cpc.evaluation.result import ProbeResult, Task
 from cpc.evaluation.trial import Trial
@@ -32,6 +33,7 @@ def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) 
         "window": WINDOW if task == "speaker_last" else None,
         "protocol": asdict(trial.protocol),
         "replicates": REPLICATES,
+        **({"ctc": [STEP, LR]} if task == "phone_sequence" else {}),
     }
     return cache / f"{key(facts)}.json"
 

@@ -1,9 +1,16 @@
-"""A linear layer trained with CTC on frozen features, and its greedy decoding (Graves et al. 2006)."""
+"""A linear layer trained with CTC on frozen features, and its greedy decoding (Graves et al. 2006).
 
+As in the code of Rivière et al. 2020 (CPC_audio) the layer sees 8 frames of 10 ms at once and moves by 4.
+One frame at a time would have to tell, without its neighbours, where a phone begins: nearly all that such a layer
+learns is to say nothing.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -13,9 +20,10 @@ from cpc.evaluation.features import FrameTable
 from cpc.seeding import derive, numpy_generator
 
 BATCH = 16  # utterances
-LR = 3e-2
+LR = 2e-3
 LEAST = 30  # steps between two looks at the held-out part: an epoch, but at least so many
 MOST_ROUNDS = 200
+STEP = 0.04  # seconds from one output to the next; each sees twice as much
 
 Phones = Int64[np.ndarray, " _"]
 
@@ -38,32 +46,49 @@ class Sequences:
 
 @dataclass(frozen=True)
 class SequenceClassifier:
-    """Standardised frames → log probabilities of the blank (0) and the phones, and how it came to be."""
+    """Standardised frames → log probabilities of the blank (0) and the phones, and how it came to be.
 
-    layer: nn.Linear
+    Shape:
+        frames (frame, dim) → (output, class), with `outputs(frame)` outputs.
+    """
+
+    layer: nn.Conv1d
     mean: Float[Tensor, " dim"]
     deviation: Float[Tensor, " dim"]
     iterations: int
     converged: bool
 
-    def __call__(self, frames: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch cls"]:
-        standard = (frames.to(self.mean.device) - self.mean) / self.deviation
-        logits: Tensor = self.layer(standard)
-        return logits.log_softmax(-1)
+    def __call__(self, frames: Sequence[Float[Tensor, "_ dim"]]) -> Float[Tensor, "batch output cls"]:
+        """Utterances of any lengths; past the outputs of each, what comes out means nothing."""
+        standard = [(each.to(self.mean.device) - self.mean) / self.deviation for each in frames]
+        padded = rearrange(pad_sequence(standard, batch_first=True), "b t d -> b d t")
+        missing = max(0, self.layer.kernel_size[0] - 2 * int(self.layer.padding[0]) - padded.shape[-1])
+        logits: Tensor = self.layer(nn.functional.pad(padded, (0, missing)))
+        return rearrange(logits, "b c t -> b t c").log_softmax(-1)
+
+    def outputs(self, frames: int) -> int:
+        """Number of outputs for so many frames: at least one."""
+        kernel, stride, padding = self.layer.kernel_size[0], self.layer.stride[0], int(self.layer.padding[0])
+        return max(1, (frames + 2 * padding - kernel) // stride + 1)
 
     @torch.inference_mode()
     def decode(self, frames: Float[Tensor, "frame dim"]) -> Phones:
         """The most probable class of each frame, repetitions as one, without blanks."""
-        best = self(frames).argmax(-1).cpu().numpy()
+        best = self([frames])[0, : self.outputs(len(frames))].argmax(-1).cpu().numpy()
         kept = best[np.flatnonzero(np.diff(best, prepend=-1))]
         return kept[kept > 0].astype(np.int64)
 
 
-def fit_ctc(train: Sequences, held: Sequences, phones: int, seed: int = 0, device: str = "cpu") -> SequenceClassifier:
-    """Train on `train` until the CTC loss on `held` stops falling. The same seed gives the same classifier."""
-    model = _untrained(train, phones, seed, device)
+def fit_ctc(
+    train: Sequences, held: Sequences, phones: int, hop: float, seed: int = 0, device: str = "cpu"
+) -> SequenceClassifier:
+    """Train on `train` until the CTC loss on `held` stops falling. The same seed gives the same classifier.
+
+    `hop`: seconds from one frame to the next.
+    """
+    model = _untrained(train, phones, max(1, round(STEP / hop)), seed, device)
     optimiser = torch.optim.Adam(model.layer.parameters(), LR)
-    stopping, steps, rounds = EarlyStopping(model.layer, optimiser), max(LEAST, -(-len(train) // BATCH)), 0
+    stopping, steps, rounds = EarlyStopping(model.layer, optimiser, patience=2), max(LEAST, -(-len(train) // BATCH)), 0
     while rounds < MOST_ROUNDS and not stopping.over:
         for step in range(rounds * steps, (rounds + 1) * steps):
             batch = numpy_generator(seed, "ctc", "batch", step).integers(0, len(train), min(BATCH, len(train)))
@@ -77,24 +102,24 @@ def fit_ctc(train: Sequences, held: Sequences, phones: int, seed: int = 0, devic
     return replace(model, iterations=rounds * steps, converged=stopping.over)
 
 
-def _untrained(train: Sequences, phones: int, seed: int, device: str) -> SequenceClassifier:
+def _untrained(train: Sequences, phones: int, step: int, seed: int, device: str) -> SequenceClassifier:
     x = torch.cat([train.table.utterance(place) for place in train.places[:1000]])
     mean, deviation = x.mean(0), x.std(0, unbiased=False)
     deviation = torch.where(deviation <= 1e-6 * (mean.abs() + 1e-6), torch.inf, deviation)  # a constant says nothing
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "ctc"))
-        layer = nn.Linear(x.shape[1], phones + 1)
+        layer = nn.Conv1d(x.shape[1], phones + 1, 2 * step, stride=step, padding=step // 2)
     return SequenceClassifier(layer.to(device), mean.to(device), deviation.to(device), 0, False)
 
 
 def _loss(model: SequenceClassifier, batch: Sequences) -> tuple[Float[Tensor, ""], int]:
     """Sum of the negative log probabilities of the phones, and how many phones they are.
 
-    An utterance with fewer frames than phones cannot be written by CTC and counts nothing.
+    An utterance with fewer outputs than phones cannot be written by CTC and counts nothing.
     """
     frames = [batch.table.utterance(place) for place in batch.places]
-    log_p = model(pad_sequence(frames, batch_first=True))
-    lengths = torch.tensor([len(each) for each in frames])
+    log_p = model(frames)
+    lengths = torch.tensor([model.outputs(len(each)) for each in frames])
     targets = torch.from_numpy(np.concatenate(batch.phones))
     counts = torch.tensor([len(each) for each in batch.phones])
     loss = nn.functional.ctc_loss(

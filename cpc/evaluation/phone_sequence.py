@@ -1,8 +1,8 @@
 """Phone error rate: a linear layer and CTC on frozen features, greedy decoding.
 
 No frame has a label here, only the utterance: its phones in order, without silences. The features must say which
-phones there are and where one ends, which a frame-wise accuracy does not ask. SUPERB's phone recognition is such a
-probe, on its own splits and with its own optimiser.
+phones there are and where one ends, which a frame-wise accuracy does not ask. Rivière et al. 2020 judge other languages
+so, and SUPERB's phone recognition is such a probe with a frame at a time, each with splits and an optimiser of its own.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from cpc.config import InputError
 from cpc.evaluation.budget import labelled
 from cpc.evaluation.ctc import Sequences, edits, fit_ctc
-from cpc.evaluation.features import FrameTable
+from cpc.evaluation.features import Features, FrameTable
 from cpc.evaluation.result import ProbeResult
 from cpc.evaluation.trial import Rows, Trial, conclude
 from cpc.evaluation.validation import hold_out
@@ -19,7 +19,7 @@ from cpc.evaluation.validation import hold_out
 SILENCES = frozenset({"sil", "sp", "pau", "h#", "<eps>", ""})  # names of labels that are no phones, in lower case
 
 
-def judge_sequences(trial: Trial, name: str, train: FrameTable, test: FrameTable) -> ProbeResult:
+def judge_sequences(trial: Trial, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """Train on the labelled utterances of the training split, decode the test split, count the edits.
 
     Hits are phones less edits (insertions, deletions, substitutions), so that accuracy is 1 − phone error rate.
@@ -34,7 +34,8 @@ def judge_sequences(trial: Trial, name: str, train: FrameTable, test: FrameTable
         raise InputError(f"phone_sequence probe: {counts}; it needs at least two to train on and one to test on")
     parts = [learnt.take(np.flatnonzero(mask).tolist()) for mask in (~held.out, held.out)]
     inventory = trial.corpus.labels(trial.labels).inventory
-    model = fit_ctc(parts[0], parts[1], len(inventory), trial.protocol.seed, trial.device)
+    hop = features.hop / features.sample_rate
+    model = fit_ctc(parts[0], parts[1], len(inventory), hop, trial.protocol.seed, trial.device)
     hits, totals = np.zeros(len(tested), np.int64), np.zeros(len(tested), np.int64)
     for place, phones in zip(judged.places, judged.phones, strict=True):
         totals[place] = len(phones)
@@ -42,7 +43,8 @@ def judge_sequences(trial: Trial, name: str, train: FrameTable, test: FrameTable
     missing = len(tested) - len(judged.places)
     return conclude(
         trial, hits, totals,
-        task="phone_sequence", features=name, majority=0.0, classes=len(np.unique(np.concatenate(parts[0].phones))),
+        task="phone_sequence", features=features.name, majority=0.0,
+        classes=len(np.unique(np.concatenate(parts[0].phones))),
         train_utterances=len(parts[0].places), train_examples=sum(map(len, parts[0].phones)),
         iterations=model.iterations, converged=model.converged,
         protocol=trial.protocol.sentence("phone_sequence", trial.labels, f"stopped early on {held.words}"),

@@ -71,7 +71,7 @@ def judge(
 def measure(trial: Trial, task: Task, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """The same for splits that were checked before; its notes are on labels and training alone."""
     if task == "phone_sequence":
-        return judge_sequences(trial, features.name, train, test)
+        return judge_sequences(trial, features, train, test)
     rows, tested = trial.rows(trial.train), trial.rows(trial.test)
     learnt = examples(trial, task, features, rows, train)
     judged = examples(trial, task, features, tested, test)

@@ -61,7 +61,7 @@ class Protocol:
 
     def _kind(self, task: Task) -> str:
         if task == "phone_sequence":
-            return "linear layer trained with CTC by Adam, greedy decoding,"
+            return "linear layer over 80 ms, every 40 ms, trained with CTC by Adam, greedy decoding,"
         if self.classifier == "mlp":
             return f"one hidden layer of {self.hidden} ReLU units and softmax, trained by Adam,"
         return f"linear softmax classifier, trained by L-BFGS to a relative change of {self.fitting.tolerance:g},"

@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         x = waveform[:, None, None, :]  # (batch, 1, 1, sample)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x.contiguous(memory_format=torch.channels_last))
-            x = F.relu(norm(rearrange(x, "b d 1 t -> b t d")))
+            x = F.relu_(norm(rearrange(x, "b d 1 t -> b t d")))
             if lengths is not None:
                 lengths = self._conv_length(lengths, conv)
                 x = _silence_after(x, lengths)

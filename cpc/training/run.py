@@ -29,6 +29,10 @@ from cpc.training.recipe import Recipe
 from cpc.training.signals import stoppable
 
 
+class Taken(InputError):
+    """The run's folder holds a run with other settings, or one that another process is training."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What training leaves behind. `status` is FINISHED or KILLED (by a signal: resume it)."""
@@ -60,16 +64,16 @@ def train(
     MLflow run that a new one is shown under (a sweep).
 
     Raises:
-        InputError: a run of that name has other settings, or is being trained by another process.
+        Taken: a run of that name has other settings, or is being trained by another process.
         NotFinite: the loss is not a number; the last good checkpoint is kept.
     """
 
     def choose() -> tuple[Path, Run | None]:
         folder = Path(root) / name if name else _unnamed(Path(root), recipe)
         if differ := _differences(folder, recipe):
-            raise InputError(
+            raise Taken(
                 f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
-                f"choose another --name, or go on with it by --resume {folder}"
+                f"choose another --name, go on with it by --resume {folder}, or move it away"
             )
         return folder, _finished(folder, recipe)
 
@@ -213,7 +217,7 @@ def _entered(folder: Path, recipe: Recipe) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{folder}: another process is training this run; wait for it or stop it") from None
+            raise Taken(f"{folder}: another process is training this run; wait for it or stop it") from None
         write_text(folder / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
         yield
 

@@ -34,11 +34,13 @@ def tables(corpus: Corpus, trial: Trial, noise: bool = False) -> list[FrameTable
     return found
 
 
-def test_true_phones_give_no_errors(chords: Corpus) -> None:
+def test_true_phones_give_hardly_any_errors(chords: Corpus) -> None:
+    """Hardly: an output of the layer may see the beginnings of two short phones, and says one of them."""
     trial = Trial(chords, "phone_train", "phone_test")
     result = judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
-    assert result.error == 0
-    assert result.low == result.high == 1
+    assert result.error < 0.02
+    assert result.low > 0.95
+    assert result.high == 1
     phones = sum(len(chords.labels("phones").intervals(chords.ids[row]).labels) for row in trial.rows("phone_test"))
     assert result.test_examples == phones
     assert "CTC" in result.protocol
@@ -51,12 +53,27 @@ def test_noise_gives_many(chords: Corpus) -> None:
 
 
 def test_the_best_path_is_collapsed() -> None:
-    layer = nn.Linear(3, 3, bias=False)
-    layer.weight.data = torch.eye(3)
+    layer = nn.Conv1d(3, 3, 1, bias=False)
+    layer.weight.data = torch.eye(3)[:, :, None]
     model = SequenceClassifier(layer, torch.zeros(3), torch.ones(3), 0, True)
     path = [0, 1, 1, 0, 1, 2, 2, 2, 0, 0]  # blank a a blank a b b b blank blank
     assert model.decode(torch.eye(3)[path]).tolist() == [1, 1, 2]
     assert model.decode(torch.eye(3)[[0, 0]]).tolist() == []
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_an_utterance_in_a_batch_has_the_outputs_that_it_has_alone(step: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randn(n, 5, generator=generator) + 3 for n in (40, 23, 7, 1)]
+    layer = nn.Conv1d(5, 4, 2 * step, stride=step, padding=step // 2)
+    model = SequenceClassifier(layer, torch.full((5,), 3.0), torch.ones(5), 0, True)
+    together = model(frames)
+    for row, each in zip(together, frames, strict=True):
+        count = model.outputs(len(each))
+        alone = model([each])[0]
+        assert len(alone) == count
+        torch.testing.assert_close(row[:count], alone)
+    assert [model.outputs(n) for n in (40, 1)] == [40 // step if step != 1 else 39, 1]
 
 
 def test_edits_are_counted() -> None:
