@@ -4,8 +4,8 @@
 
 The usual way is a loop: read a file, put it through the model as a batch of one, save the array. `cpc embed` is called
 as its users call it. A round is a process of its own, in which the usual way comes first (how `cpc embed` sets malloc
-cannot be undone); a ratio is the median over the rounds, of the processor's seconds, which other jobs disturb less than
-the clock. Files are noise, and no two are of one length: one at a time plans its convolutions anew for nearly every
+cannot be undone); a ratio is the median over the rounds, of seconds of the clock and of the processor, which other jobs
+disturb less. Files are noise, and no two are of one length: one at a time plans its convolutions anew for nearly every
 file, as it does on real recordings.
 
 The floor is the multiplications and additions of the convolutions and the GRU over the rate of a float32 matrix product
@@ -132,17 +132,19 @@ def short(scratch: Path, rounds: int, only: str) -> None:
     """Throughput on many files."""
     kinds = {only: SHORT[only]} if only else SHORT
     table = Table(title=title(rounds), title_justify="left")
-    for heading in ("files", "way", "CPU ms a second of audio", "× real time", "× faster", "× the floor"):
+    headings = ("ms a second of audio", "CPU ms", "× real time", "× faster", "× faster, CPU", "× the floor")
+    for heading in ("files", "way", *headings):
         table.add_column(heading, justify="left" if heading in ("files", "way") else "right")
     for name, (shortest, longest, count) in kinds.items():
         seconds = synthesise(scratch / name, shortest, longest, count)
         found = [measured(WAYS, scratch / name) for _ in range(rounds)]
         for way in WAYS:
-            own = statistics.median(each[way]["cpu"] / seconds for each in found)
-            faster = statistics.median(each[WAYS[0]]["cpu"] / each[way]["cpu"] for each in found)
+            own = {kind: statistics.median(each[way][kind] / seconds for each in found) for kind in ("wall", "cpu")}
+            faster = {kind: statistics.median(each[WAYS[0]][kind] / each[way][kind] for each in found) for kind in own}
             floor = statistics.median(each[way]["cpu"] / seconds / each["floor"]["cpu"] for each in found)
-            shown = (f"{1000 * own:.1f}", f"{1 / own:.0f}", f"{faster:.2f}", "" if "bf16" in way else f"{floor:.2f}")
-            table.add_row(f"{count} {name}, {shortest:g} to {longest:g} s", way, *shown)
+            times = (f"{1000 * own['wall']:.1f}", f"{1000 * own['cpu']:.1f}", f"{1 / own['wall']:.0f}")
+            ratios = (f"{faster['wall']:.2f}", f"{faster['cpu']:.2f}", "" if "bf16" in way else f"{floor:.2f}")
+            table.add_row(f"{count} {name}, {shortest:g} to {longest:g} s", way, *times, *ratios)
         table.add_section()
     Console(width=150).print(table)
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.probing [--most 1000000] [--rounds 2] [--device cpu]
 
-256 correlated channels, 41 classes of unequal size. Both minimise the same function, and the table gives the value
-that each reached: scikit-learn stops at its own tolerance (1e-4) or after 200 iterations. The floor is the operations
+256 correlated channels, 41 classes of unequal size that overlap so that about half of the frames are recognised, as
+with phones. Both minimise the same function, and the table gives the value that each reached: scikit-learn stops at
+its own tolerance (1e-4) or after 200 iterations. The floor is the operations
 of the iterations that we took (scores forward, gradient backward) over the measured rate of a matrix product.
 """
 
@@ -33,10 +34,10 @@ def frames(count: int) -> tuple[Tensor, Tensor]:
     """Features like an encoder's: a few directions hold most of the variance; classes overlap."""
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(DIM, DIM, generator=generator) * torch.logspace(0, -2, DIM)
-    means = torch.randn(CLASSES, DIM, generator=generator)
+    means = torch.randn(CLASSES, DIM, generator=generator) * 0.12
     y = torch.multinomial(1 / torch.arange(1.0, CLASSES + 1), count, replacement=True, generator=generator)
     noise = torch.randn(count, DIM, generator=generator)
-    return (noise * 2 + means[y]) @ mixing.T, y
+    return (noise + means[y]) @ mixing.T, y
 
 
 def standardised(x: Tensor) -> np.ndarray:

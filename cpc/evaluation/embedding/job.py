@@ -6,6 +6,7 @@ depend on the number of files.
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -31,6 +32,7 @@ from cpc.streaming import stream
 
 LayerName = Literal["z", "c"]
 _SPOOLED = 1 << 13  # frames of a long file that are copied at a time
+_AT_ONCE = 8  # batches that a CPU computes at the same time at most: memory grows with them
 
 
 class _Done(NamedTuple):
@@ -75,19 +77,23 @@ class Job:
         stop = Event()  # after an error or Ctrl-C a long file ends at its next piece
         with (
             ThreadPoolExecutor(self.workers) as pool,
-            ThreadPoolExecutor(1) as computer,
+            _computers(self._at_once(files)) as computer,
             ThreadPoolExecutor(1) as fetcher,
             show_progress("embed", files, self.model.sample_rate, progress) as bar,
         ):
             plans = ahead(pool, reading.plan, self._missing(), 1)
             ready = ahead(pool, reading.read, flat(plans), self.workers + 1)
-            computed = ahead(computer, partial(self._compute, pool, piece, stop), ready, 1)
+            computed = ahead(computer, partial(self._compute, pool, piece, stop), ready, self._at_once(files))
             fetched = ahead(fetcher, self._fetch, computed, 1)
             try:
                 blocks = groupby(fetched, key=lambda done: done.batch.block)
                 return sum(self._write(number, results, bar) for number, results in blocks)
             finally:
                 stop.set()
+
+    def _at_once(self, files: int) -> int:
+        """Batches to compute at the same time: a batch for each core serves a CPU better than all cores for a batch."""
+        return 1 if self.device.type != "cpu" else max(1, min(files, torch.get_num_threads(), _AT_ONCE))
 
     def _missing(self) -> Iterator[tuple[int, list[File]]]:
         for number, files in self.listing.blocks(*self.shard):
@@ -172,6 +178,18 @@ class Job:
 
     def _array(self, latents: Latents) -> Float32[np.ndarray, "batch frame dim"]:
         return np.ascontiguousarray(self._of(latents).float().cpu().numpy())
+
+
+@contextmanager
+def _computers(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that share those of torch between them."""
+    threads = torch.get_num_threads()
+    try:
+        own = max(1, threads // number)
+        with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(own,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # which new threads take over
 
 
 def _prefetched(

@@ -147,6 +147,21 @@ for moment in ("record", "piece", "finish"):
 
 
 @pytest.mark.slow
+def test_batches_that_are_computed_at_the_same_time_give_the_same(model: cpc.CPC, folder: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        cpc.embed(model, folder, tmp_path / "three", batch_samples=PIECES)
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        cpc.embed(model, folder, tmp_path / "one", batch_samples=PIECES)
+    finally:
+        torch.set_num_threads(before)
+    together, alone = (read(tmp_path / name, "npy") for name in ("three", "one"))
+    assert together.keys() == alone.keys()
+    assert all(np.array_equal(together[id], alone[id]) for id in alone)
+
+
 def test_killed_calls_go_on_to_the_same_bytes(model: cpc.CPC, folder: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=True, cwd=tmp_path, env=environment)
