@@ -8,14 +8,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cpc.augment import Augmentation, Crop, augment
+from cpc.augment import Augmentation, Crop, Part, Rows, augment
+from cpc.augment.parameters import fraction
 from cpc.config import STRICT, validate
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.calibration import Calibration, Learnt
@@ -24,6 +25,7 @@ from cpc.contrast.negatives import full
 from cpc.contrast.pairs import contrast_labels
 from cpc.contrast.queue import Queue
 from cpc.distributed import gather_all
+from cpc.grouping import WHOLE, Share
 from cpc.model import CPC, checkpoint_file, read_checkpoint
 from cpc.nn.pooling import MeanConfig, Pooling, PoolingConfig, build_pooling
 from cpc.nn.projection import ProjectionConfig, build_projection
@@ -112,18 +114,23 @@ class UtteranceLoss(nn.Module):
         waveform: Float[Tensor, "window sample"],
         labels: Int[Tensor, "window"],
         generator: torch.Generator,
+        share: Share = WHOLE,
     ) -> Losses:
-        """Two views of each window, their vectors, and how well those of a kind find each other."""
-        first, second = (self._view(waveform, generator, model.sample_rate) for _ in range(2))
+        """Two views of each window, their vectors, and how well those of a kind find each other.
+
+        What is drawn is drawn for the whole batch, so that a division of it changes nothing.
+        """
+        source = Part(generator, Rows(share.part * len(waveform) + np.arange(len(waveform)), share.of * len(waveform)))
+        first, second = (self._view(waveform, source, model.sample_rate) for _ in range(2))
         labels = gather_all(labels)
         if self.queue is None:
             network = self._network(model)
-            pooled = gather_all(torch.cat([self._pooled(network, view) for view in (first, second)], dim=1))
+            pooled = gather_all(torch.cat([self._pooled(network, view, source) for view in (first, second)], dim=1))
             anchors = keys = self._projected(network, torch.cat(pooled.chunk(2, dim=1)))
             labels = key_labels = labels.repeat(2)
             own = torch.arange(len(labels), device=labels.device)
         else:
-            anchors, new = self._vectors(model, first), self._keys(model, second)
+            anchors, new = self._vectors(model, first, source), self._keys(model, second, source)
             held, own = self.queue(), None
             keys, key_labels = torch.cat([new, held.keys]), torch.cat([labels, held.labels])
             if self.training:
@@ -154,31 +161,42 @@ class UtteranceLoss(nn.Module):
         return nn.ModuleList([model, self.pooling, self.projection])
 
     def _view(
-        self, waveform: Float[Tensor, "window sample"], generator: torch.Generator, sample_rate: int
+        self, waveform: Float[Tensor, "window sample"], source: Part, sample_rate: int
     ) -> Float[Tensor, "window cropped"]:
         views = self.config.views
         crop = [Crop(views.crop)] if views.crop else []
-        return augment(waveform, [*chain(crop, views.augment)], generator, sample_rate)
+        return augment(waveform, [*chain(crop, views.augment)], source, sample_rate)
 
-    def _vectors(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "every dim"]:
-        return self._through(self._network(model), waveform)
+    def _vectors(
+        self, model: CPC, waveform: Float[Tensor, "window sample"], source: Part
+    ) -> Float[Tensor, "every dim"]:
+        return self._through(self._network(model), waveform, source)
 
-    def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "every dim"]:
+    def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"], source: Part) -> Float[Tensor, "every dim"]:
         if self.momentum is None:
-            return self._vectors(model, waveform)
+            return self._vectors(model, waveform, source)
         with torch.no_grad():
-            return self._through(self.momentum.network, waveform)
+            return self._through(self.momentum.network, waveform, source)
 
-    def _through(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "every dim"]:
+    def _through(
+        self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: Part
+    ) -> Float[Tensor, "every dim"]:
         """The vectors of the windows of all processes: a norm over the batch is one over the whole batch."""
-        return self._projected(network, gather_all(self._pooled(network, waveform)))
+        return self._projected(network, gather_all(self._pooled(network, waveform, source)))
 
     def _projected(self, network: nn.Module, pooled: Float[Tensor, "every hidden"]) -> Float[Tensor, "every dim"]:
         projection = list(network.children())[2]
         vectors: Tensor = projection(pooled)
         return full(vectors)
 
-    def _pooled(self, network: nn.Module, waveform: Float[Tensor, "window sample"]) -> Float[Tensor, "window hidden"]:
+    def _pooled(
+        self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: Part | None = None
+    ) -> Float[Tensor, "window hidden"]:
+        """With a source, after dropout, if that is a part of the views."""
         model, pooling = list(network.children())[:2]
-        pooled: Tensor = pooling(F.dropout(model(waveform).c, self.config.views.dropout, self.training))
+        frames, rate = model(waveform).c, self.config.views.dropout
+        if source and rate and self.training:
+            kept = fraction(tuple(frames.shape[1:]), frames, source) >= rate
+            frames = frames * kept / (1 - rate)
+        pooled: Tensor = pooling(frames)
         return pooled

@@ -23,6 +23,7 @@ from tests.tiny import tiny
 
 STEPS = 3
 NEGATIVES = ("{kind: uniform, count: 16}", "{kind: all}", "{kind: within}", "{kind: hardest}")
+AUGMENTED = "[{kind: coloured_noise, snr: [0, 5]}, {kind: synthetic_room, share: 0.5}, {kind: polarity}]"
 RECIPES = {
     **{f"own-{n.split()[1].strip(',}')}": ("loss.group=2", f"loss.negatives={n}") for n in NEGATIVES},
     **{f"spans-{n.split()[1].strip(',}')}": ("loss.gather=true", f"loss.negatives={n}") for n in NEGATIVES},
@@ -32,6 +33,10 @@ RECIPES = {
     "queued": ("loss.group=2", "loss.queue={size: 24, each: 2}"),
     "labelled": ("loss.kind=labelled",),
     "triplets": ("loss.group=2", "loss.objective={kind: triplet}"),
+    "augmented": ("loss.group=2", f"augment.past={AUGMENTED}", "augment.future=[{kind: gain}]"),
+    "augmented-parts": ("loss.group=2", f"augment.past={AUGMENTED}", "training.accumulate=2"),
+    "simclr": ("loss.kind=utterance", f"loss.views={{crop: 1600, augment: {AUGMENTED}}}"),
+    "simcse": ("loss.kind=utterance", "loss.views={crop: null, dropout: 0.2}"),
     "one-speaker": ("loss.gather=true", "windows.one_speaker=true"),
 }
 
@@ -40,6 +45,8 @@ def recipe(corpus: Path, *overrides: str) -> Recipe:
     few: dict[str, Any] = {"loss": {"steps": 3, "negatives": {"count": 16}}, "windows": {"samples": 2400, "batch": 8}}
     if "loss.kind=labelled" in overrides:
         few["loss"] = {"kind": "labelled", "labels": "turns", "each": 4, "projection": {"width": 8, "dim": 8}}
+    if "loss.kind=utterance" in overrides:
+        few["loss"] = {"kind": "utterance", "projection": {"width": 8, "dim": 8}}
     return tiny(corpus, "training.device=cpu", "training.validate_batches=1", *overrides, **few)
 
 

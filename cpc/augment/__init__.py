@@ -1,8 +1,9 @@
 """Augmentations of waveforms: batched, on the device of the batch, and a pure function of a generator.
 
-Each is a frozen dataclass with a `kind`, so that YAML validates into it, and is called as `part(waveform, generator,
+Each is a frozen dataclass with a `kind`, so that YAML validates into it, and is called as `part(waveform, source,
 sample_rate)`: parameters are drawn for every example, then a plain function of the same file, which can be used and
-tested by itself, applies them. `augment` runs a chain of them, `views` makes the past and the future of CPC.
+tested by itself, applies them. The source is a generator, or a `Part` of one where a batch is divided. `augment` runs a
+chain of them, `views` makes the past and the future of CPC.
 
 Two libraries were weighed. WavAugment (Kharitonov et al. 2020) calls libsox on the CPU for one example at a time and
 has to be compiled; torch-audiomentations draws from Python's global generator, reads impulse responses from disk for
@@ -15,6 +16,7 @@ from cpc.augment.band import BandRejection, LowPass
 from cpc.augment.cut import Crop, TimeDropout
 from cpc.augment.level import Gain, Polarity
 from cpc.augment.noise import ColouredNoise, FolderNoise
+from cpc.augment.parameters import Part, Rows, Source
 from cpc.augment.pitch import Pitch, Tempo
 from cpc.augment.room import MeasuredRoom, SyntheticRoom
 from cpc.augment.views import Aligned, Augmentation, AugmentConfig, Views, augment, views
@@ -30,8 +32,11 @@ __all__ = [
     "Gain",
     "LowPass",
     "MeasuredRoom",
+    "Part",
     "Pitch",
     "Polarity",
+    "Rows",
+    "Source",
     "SyntheticRoom",
     "Tempo",
     "TimeDropout",

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cpc.augment.parameters import PositiveRange, Share, fast_length, in_float32, sometimes, uniform
+from cpc.augment.parameters import PositiveRange, Share, Source, fast_length, in_float32, sometimes, uniform
 from cpc.config import STRICT
 
 EDGE = 50.0  # Hz from nothing to everything, beside a band
@@ -69,13 +69,13 @@ class BandRejection:
     kind: Literal["band_rejection"] = "band_rejection"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
         top = 2595 * math.log10(1 + sample_rate / 2 / 700)
-        width = uniform((0.0, self.width * top), waveform, generator)
-        start = uniform((0.0, 1.0), waveform, generator) * (top - width)
+        width = uniform((0.0, self.width * top), waveform, source)
+        start = uniform((0.0, 1.0), waveform, source) * (top - width)
         low, high = (700 * (10.0 ** (mel / 2595) - 1) for mel in (start, start + width))
-        return sometimes(self.share, waveform, reject(waveform, low, high, sample_rate), generator)
+        return sometimes(self.share, waveform, reject(waveform, low, high, sample_rate), source)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -87,7 +87,7 @@ class LowPass:
     kind: Literal["low_pass"] = "low_pass"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        cutoff = uniform(self.cutoff, waveform, generator)
-        return sometimes(self.share, waveform, low_pass(waveform, cutoff, sample_rate), generator)
+        cutoff = uniform(self.cutoff, waveform, source)
+        return sometimes(self.share, waveform, low_pass(waveform, cutoff, sample_rate), source)

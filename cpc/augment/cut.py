@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cpc.augment.parameters import Range, Share, sometimes, uniform
+from cpc.augment.parameters import Range, Share, Source, sometimes, uniform
 from cpc.config import STRICT
 
 
@@ -44,9 +44,9 @@ class Crop:
     kind: Literal["crop"] = "crop"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch cropped"]:
-        return crop(waveform, uniform((0.0, 1.0), waveform, generator), self.samples)
+        return crop(waveform, uniform((0.0, 1.0), waveform, source), self.samples)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -58,8 +58,8 @@ class TimeDropout:
     kind: Literal["time_dropout"] = "time_dropout"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        length = (uniform(self.seconds, waveform, generator) * sample_rate).clamp(0, waveform.shape[1])
-        start = uniform((0.0, 1.0), waveform, generator) * (waveform.shape[1] - length)
-        return sometimes(self.share, waveform, silence(waveform, start, length), generator)
+        length = (uniform(self.seconds, waveform, source) * sample_rate).clamp(0, waveform.shape[1])
+        start = uniform((0.0, 1.0), waveform, source) * (waveform.shape[1] - length)
+        return sometimes(self.share, waveform, silence(waveform, start, length), source)

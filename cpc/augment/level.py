@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cpc.augment.parameters import Range, Share, in_float32, sometimes, uniform
+from cpc.augment.parameters import Range, Share, Source, in_float32, sometimes, uniform
 from cpc.config import STRICT
 
 
@@ -26,10 +25,10 @@ class Gain:
     kind: Literal["gain"] = "gain"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        changed = amplify(waveform, uniform(self.db, waveform, generator))
-        return sometimes(self.share, waveform, changed, generator)
+        changed = amplify(waveform, uniform(self.db, waveform, source))
+        return sometimes(self.share, waveform, changed, source)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,6 +39,6 @@ class Polarity:
     kind: Literal["polarity"] = "polarity"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        return sometimes(self.share, waveform, -waveform, generator)
+        return sometimes(self.share, waveform, -waveform, source)

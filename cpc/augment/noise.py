@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cpc.augment.parameters import Range, Share, in_float32, normal, ratio, rms, sometimes, uniform
+from cpc.augment.parameters import Range, Share, Source, in_float32, normal, ratio, rms, sometimes, uniform
 from cpc.augment.recordings import excerpts, recordings
 from cpc.config import STRICT
 
@@ -26,7 +26,7 @@ def add_noise(
 
 
 def coloured(
-    waveform: Float[Tensor, "batch sample"], exponent: Float[Tensor, "batch"], generator: torch.Generator
+    waveform: Float[Tensor, "batch sample"], exponent: Float[Tensor, "batch"], source: Source
 ) -> Float[Tensor, "batch sample"]:
     """Gaussian noise in the shape of `waveform`, with power in proportion to 1 / frequency^exponent and without a mean.
 
@@ -34,7 +34,7 @@ def coloured(
     """
     samples = waveform.shape[1]
     bins = samples // 2 + 1
-    spectrum = torch.view_as_complex(normal((len(waveform), bins, 2), waveform, generator))
+    spectrum = torch.view_as_complex(normal((bins, 2), waveform, source))
     frequency = torch.arange(bins, device=waveform.device, dtype=torch.float32).clamp_min(1.0)
     amplitude = frequency ** (-exponent[:, None] / 2)
     amplitude[:, 0] = 0.0
@@ -52,11 +52,11 @@ class ColouredNoise:
     kind: Literal["coloured_noise"] = "coloured_noise"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        snr = uniform(self.snr, waveform, generator)
-        noise = coloured(waveform, uniform(self.exponent, waveform, generator), generator)
-        return sometimes(self.share, waveform, add_noise(waveform, noise, snr), generator)
+        snr = uniform(self.snr, waveform, source)
+        noise = coloured(waveform, uniform(self.exponent, waveform, source), source)
+        return sometimes(self.share, waveform, add_noise(waveform, noise, snr), source)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -74,9 +74,9 @@ class FolderNoise:
     kind: Literal["folder_noise"] = "folder_noise"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        snr = uniform(self.snr, waveform, generator)
+        snr = uniform(self.snr, waveform, source)
         stock = recordings(self.folder, sample_rate, self.hours, str(waveform.device))
-        noise = excerpts(stock, waveform, generator)
-        return sometimes(self.share, waveform, add_noise(waveform, noise, snr), generator)
+        noise = excerpts(stock, waveform, source)
+        return sometimes(self.share, waveform, add_noise(waveform, noise, snr), source)

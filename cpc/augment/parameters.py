@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Concatenate, ParamSpec
+from typing import Annotated, Concatenate, NamedTuple, ParamSpec
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -29,27 +30,63 @@ PositiveRange = Annotated[tuple[float, float], AfterValidator(_positive)]
 Share = Annotated[float, Field(ge=0, le=1)]  # of the examples that an augmentation is applied to
 
 
-def uniform(span: tuple[float, float], waveform: Float[Tensor, "batch sample"], generator: torch.Generator) -> Tensor:
+class Rows(NamedTuple):
+    """The places of examples in a batch of `total`, of which others may be elsewhere, on other processes."""
+
+    places: Int[np.ndarray, "example"]
+    total: int
+
+
+class Part(NamedTuple):
+    """A generator for some rows of a batch: it draws for all rows, so that an example is augmented in the same way
+    however the batch is divided."""
+
+    generator: torch.Generator
+    rows: Rows
+
+
+Source = torch.Generator | Part
+
+
+def uniform(span: tuple[float, float], waveform: Float[Tensor, "batch sample"], source: Source) -> Tensor:
     """One number of `span` for each example, on the device of the waveform."""
-    drawn = torch.rand(len(waveform), generator=generator, device=generator.device)
-    return (span[0] + (span[1] - span[0]) * drawn).to(waveform.device)
+    return span[0] + (span[1] - span[0]) * fraction((), waveform, source)
 
 
-def normal(shape: tuple[int, ...], waveform: Float[Tensor, "batch sample"], generator: torch.Generator) -> Tensor:
-    """Standard normal numbers on the device of the waveform."""
-    return torch.randn(shape, generator=generator, device=generator.device).to(waveform.device)
+def fraction(shape: tuple[int, ...], examples: Float[Tensor, "batch *rest"], source: Source) -> Tensor:
+    """Numbers from 0 to 1, uniformly, for each example in this shape, on the device of the examples."""
+    return _drawn(examples, source, lambda rows, own: torch.rand((rows, *shape), generator=own, device=own.device))
+
+
+def normal(shape: tuple[int, ...], waveform: Float[Tensor, "batch sample"], source: Source) -> Tensor:
+    """Standard normal numbers for each example, in this shape, on the device of the waveform."""
+    return _drawn(waveform, source, lambda rows, own: torch.randn((rows, *shape), generator=own, device=own.device))
+
+
+def integer(below: int, waveform: Float[Tensor, "batch sample"], source: Source) -> Tensor:
+    """One of 0 … below − 1 for each example, on the device of the waveform."""
+    return _drawn(waveform, source, lambda rows, own: torch.randint(below, (rows,), generator=own, device=own.device))
+
+
+def _drawn(
+    examples: Float[Tensor, "batch *rest"], source: Source, draw: Callable[[int, torch.Generator], Tensor]
+) -> Tensor:
+    if isinstance(source, torch.Generator):
+        return draw(len(examples), source).to(examples.device)
+    places = torch.from_numpy(source.rows.places).to(source.generator.device)
+    return draw(source.rows.total, source.generator)[places].to(examples.device)
 
 
 def sometimes(
     share: float,
     waveform: Float[Tensor, "batch sample"],
     changed: Float[Tensor, "batch sample"],
-    generator: torch.Generator,
+    source: Source,
 ) -> Float[Tensor, "batch sample"]:
     """`changed` for a share of the examples, drawn one by one, and `waveform` for the others."""
     if share == 1.0:
         return changed
-    chosen = uniform((0.0, 1.0), waveform, generator) < share
+    chosen = uniform((0.0, 1.0), waveform, source) < share
     return torch.where(chosen[:, None], changed, waveform)
 
 

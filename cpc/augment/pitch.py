@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cpc.augment.parameters import PositiveRange, Range, Share, in_float32, sometimes, uniform
+from cpc.augment.parameters import PositiveRange, Range, Share, Source, in_float32, sometimes, uniform
 from cpc.config import STRICT
 
 FRAME, HOP = 512, 128  # samples of an analysis window (32 ms at 16 kHz) and from one to the next
@@ -124,10 +124,10 @@ class Pitch:
     kind: Literal["pitch"] = "pitch"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        changed = shift_pitch(waveform, uniform(self.cents, waveform, generator), self.cents[1])
-        return sometimes(self.share, waveform, changed, generator)
+        changed = shift_pitch(waveform, uniform(self.cents, waveform, source), self.cents[1])
+        return sometimes(self.share, waveform, changed, source)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -138,6 +138,6 @@ class Tempo:
     kind: Literal["tempo"] = "tempo"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch shorter"]:
-        return change_tempo(waveform, uniform(self.rate, waveform, generator), self.rate[1])
+        return change_tempo(waveform, uniform(self.rate, waveform, source), self.rate[1])

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
 from cpc.audio import decode, find_audio, to_int16
+from cpc.augment.parameters import Source, integer
 from cpc.config import InputError
 from cpc.seeding import numpy_generator
 
@@ -41,14 +42,14 @@ def recordings(folder: str, sample_rate: int, hours: float, device: str) -> Reco
 
 
 def excerpts(
-    stock: Recordings, waveform: Float[Tensor, "batch sample"], generator: torch.Generator
+    stock: Recordings, waveform: Float[Tensor, "batch sample"], source: Source
 ) -> Float[Tensor, "batch sample"]:
     """A random place of a recording for each example, each second of sound as likely as any other.
 
     A recording that ends too soon goes on from its beginning: no excerpt runs from one recording into the next.
     """
     total = len(stock.samples)
-    place = torch.randint(total, (len(waveform),), generator=generator, device=generator.device).to(waveform.device)
+    place = integer(total, waveform, source)
     which = torch.searchsorted(stock.ends, place, right=True)
     length, end = stock.lengths[which, None], stock.ends[which, None]
     first = end - length

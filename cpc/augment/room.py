@@ -13,8 +13,10 @@ from cpc.augment.parameters import (
     PositiveRange,
     Range,
     Share,
+    Source,
     fast_length,
     in_float32,
+    integer,
     normal,
     ratio,
     rms,
@@ -63,13 +65,13 @@ class SyntheticRoom:
     kind: Literal["synthetic_room"] = "synthetic_room"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
-        rt60, drr = (uniform(span, waveform, generator) for span in (self.rt60, self.drr))
+        rt60, drr = (uniform(span, waveform, source) for span in (self.rt60, self.drr))
         taps = max(2, min(waveform.shape[1], math.ceil(self.rt60[1] * sample_rate)))
-        tail = normal((len(waveform), taps), waveform, generator)
+        tail = normal((taps,), waveform, source)
         changed = reverberate(waveform, response(tail, rt60, drr, sample_rate))
-        return sometimes(self.share, waveform, changed, generator)
+        return sometimes(self.share, waveform, changed, source)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -82,9 +84,8 @@ class MeasuredRoom:
     kind: Literal["measured_room"] = "measured_room"
 
     def __call__(
-        self, waveform: Float[Tensor, "batch sample"], generator: torch.Generator, sample_rate: int = 16000
+        self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
     ) -> Float[Tensor, "batch sample"]:
         stock = responses(self.folder, sample_rate, self.seconds, str(waveform.device))
-        drawn = torch.randint(len(stock), (len(waveform),), generator=generator, device=generator.device)
-        changed = reverberate(waveform, stock[drawn.to(waveform.device)])
-        return sometimes(self.share, waveform, changed, generator)
+        changed = reverberate(waveform, stock[integer(len(stock), waveform, source)])
+        return sometimes(self.share, waveform, changed, source)

@@ -16,6 +16,7 @@ from cpc.augment.band import BandRejection, LowPass
 from cpc.augment.cut import Crop, TimeDropout
 from cpc.augment.level import Gain, Polarity
 from cpc.augment.noise import ColouredNoise, FolderNoise
+from cpc.augment.parameters import Part, Rows, Source
 from cpc.augment.pitch import Pitch, Tempo
 from cpc.augment.room import MeasuredRoom, SyntheticRoom
 from cpc.config import STRICT
@@ -51,12 +52,12 @@ class Views(NamedTuple):
 def augment(
     waveform: Float[Tensor, "batch sample"],
     chain: Sequence[_Aligned | Crop | Tempo],
-    generator: torch.Generator,
+    source: Source,
     sample_rate: int = 16000,
 ) -> Float[Tensor, "batch augmented"]:
     """The waveform after every augmentation of the chain; the waveform itself if the chain is empty."""
     for part in chain:
-        waveform = part(waveform, generator, sample_rate)
+        waveform = part(waveform, source, sample_rate)
     return waveform
 
 
@@ -65,15 +66,17 @@ def views(
     config: AugmentConfig,
     seed: int,
     step: int,
-    rank: int = 0,
+    rows: Rows | None = None,
     sample_rate: int = 16000,
 ) -> Views:
-    """Past and future of a batch, each from a generator that depends on (seed, view, rank, step) alone.
+    """Past and future of a batch, each from a generator that depends on (seed, view, step) alone.
+
+    `rows`: which examples of a larger batch these are; each is augmented as it would be with all of them here.
 
     `model(past, future=future)` makes Latents of them: c of the past, z of the future.
     """
-    made = {
-        name: augment(waveform, chain, torch_generator(waveform.device, seed, "augment", name, rank, step), sample_rate)
-        for name, chain in (("past", config.past), ("future", config.future))
-    }
+    made = {}
+    for name, chain in (("past", config.past), ("future", config.future)):
+        generator = torch_generator(waveform.device, seed, "augment", name, step)
+        made[name] = augment(waveform, chain, Part(generator, rows) if rows else generator, sample_rate)
     return Views(**made)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cpc import distributed
-from cpc.augment import views
+from cpc.augment import Rows, views
 from cpc.config import InputError, dump
 from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
@@ -115,7 +115,7 @@ class Job:
         seed, optim, micro = self.recipe.seed, self.recipe.optim, self.division.micro
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, step, self.recipe.training.steps)
-        # For whatever a module draws by itself, such as dropout: other numbers on every process.
+        # For whatever a module draws by itself, such as a transformer's dropout: other numbers on every process.
         torch.manual_seed(derive(seed, "step", step, *([self.world.rank] if self.world.rank else [])))
         generator = torch_generator(self.device, seed, "negatives", step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,9 +155,10 @@ class Job:
         return FrameLabels(self.corpus, loss.labels) if isinstance(loss, LabelledConfig) else None
 
     def _augmented(self, step: int, batch: Batch) -> Batch:
-        """Past and future as the recipe augments them, each process by numbers of its own."""
+        """Past and future as the recipe augments them."""
         config, rate = self.recipe.augment, self.corpus.sample_rate
-        made = views(batch.past, config, self.recipe.seed, step, self.world.rank, rate)
+        rows = Rows(self.division.windows(), self.division.batch)
+        made = views(batch.past, config, self.recipe.seed, step, rows, rate)
         return batch._replace(past=made.past, future=made.future if self._two_views else None)
 
     @property

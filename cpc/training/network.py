@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator, share: Share) -> Losses:
         if isinstance(self.criterion, UtteranceLoss):
-            utterances: Losses = self.criterion(self.model, batch.past, batch.labels, generator)
+            utterances: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
             return utterances
         if isinstance(self.criterion, LabelledLoss):
             labelled: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
