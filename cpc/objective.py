@@ -158,10 +158,11 @@ class CPCLoss(nn.Module):
         cuts = list(blocks(batch, self.group)) if share.of == 1 else [(slice(None), self.group_size(batch, share))]
         keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
         mean = gather_all(z.detach().float().mean((0, 1))[None]).mean(0) if self.queue else z.new_zeros(())
+        parts = [(block, _cut(keys, block), size) for block, size in cuts]
         per_step, accuracy, kinds = [], [], []
-        for k, predicted in enumerate(predictions, start=1):
+        for k, predicted in enumerate(_apart(predictions), start=1):
             each = partial(self._contrast, k=k, share=share, generator=generator, mean=mean)
-            found = [each(predicted[block], keys[block], size=size) for block, size in cuts]
+            found = [each(_cut(predicted, block), own, size=size) for block, own, size in parts]
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
             kinds.append(mean_kinds([f.kinds for f in found]))
@@ -252,3 +253,14 @@ class CPCLoss(nn.Module):
         mine = rearrange(drawn, "g (s a) n -> (g s) a n", s=grid.sequences)[share.part * sequences :][:sequences]
         index = rearrange(mine, "(g s) a n -> g (s a) n", s=own)
         return Drawn(self.negatives.count, self.negatives.across, index=index)
+
+
+def _cut(x: Float[Tensor, "batch *rest"], block: slice) -> Float[Tensor, "part *rest"]:
+    """x[block], or x where that is all of it: the gradient of a slice is one more tensor of the size of x."""
+    return x if len(range(*block.indices(len(x)))) == len(x) else x[block]
+
+
+def _apart(predictions: Float[Tensor, "step batch anchor dim"]) -> tuple[Tensor, ...]:
+    """The predictions of each step. Their gradients are put together in the layout that the heads made."""
+    inner = predictions.movedim(0, 2)
+    return inner.unbind(2) if inner.is_contiguous() else predictions.unbind(0)

@@ -51,7 +51,7 @@ class Uniform:
         generator: torch.Generator | None = None,
     ) -> Candidates:
         drawn = self.draw(positive, grid, len(scores), generator)
-        own = positive.expand(len(scores), -1)[..., None]
+        own = positive.expand(len(scores), -1)[..., None].to(drawn.dtype)
         picked = pick(scores, torch.cat([own, drawn], dim=-1))
         return Candidates(picked[..., 0], picked[..., 1:])
 
@@ -71,20 +71,22 @@ class Uniform:
             )
         if across < self.count and grid.frames < 2:
             raise ValueError(f"across={self.across}: one frame a sequence leaves none within it; use across=1")
-        sequence, time = (positive // grid.frames)[:, None], (positive % grid.frames)[:, None]
+        # In 32 bits, and without a division a number: drawing costs about as much as picking does.
+        flat = positive.int()[:, None]
+        sequence, time = flat // grid.frames, flat % grid.frames
 
         def below(low: int, high: int, count: int) -> Tensor:
             shape = (groups, len(positive), count)
-            return torch.randint(low, high, shape, generator=generator, device=positive.device)
+            return torch.randint(low, high, shape, generator=generator, device=positive.device, dtype=torch.int32)
 
         parts = []
         if across < self.count:
-            moved = (time + below(1, grid.frames, self.count - across)) % grid.frames
-            parts.append(sequence * grid.frames + moved)
+            moved = _wrapped(time + below(1, grid.frames, self.count - across), grid.frames)
+            parts.append(moved.add_(sequence * grid.frames))
         if across:
-            other = (sequence + below(1, grid.sequences, across)) % grid.sequences
-            parts.append(other * grid.frames + below(0, grid.frames, across))
-        return torch.cat(parts, dim=-1)
+            other = _wrapped(sequence + below(1, grid.sequences, across), grid.sequences)
+            parts.append(other.mul_(grid.frames).add_(below(0, grid.frames, across)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -187,6 +189,11 @@ class SemiHard:
         return Candidates(found.positive, found.negatives, mask if found.mask is None else mask & found.mask)
 
 
+def _wrapped(places: Int[Tensor, "*shape"], size: int) -> Int[Tensor, "*shape"]:
+    """places modulo size, for places below 2 size."""
+    return places.sub_((places >= size).int().mul_(size))
+
+
 def pick(
     scores: Float[Tensor, "group anchor key"], index: Int[Tensor, "group anchor pick"]
 ) -> Float[Tensor, "group anchor pick"]:
@@ -196,7 +203,8 @@ def pick(
     whole score matrix.
     """
     groups, anchors, keys = scores.shape
-    rows = torch.arange(groups * anchors, device=scores.device).view(groups, anchors, 1) * keys
+    kind = torch.int64 if scores.numel() >= 1 << 31 else index.dtype
+    rows = torch.arange(groups * anchors, device=scores.device, dtype=kind).view(groups, anchors, 1) * keys
     return full(scores.reshape(-1).index_select(0, (index + rows).view(-1)).view(index.shape))
 
 
