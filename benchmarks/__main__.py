@@ -39,7 +39,8 @@ SECTIONS = {
     "merging": "benchmarks.corpus --only merging",
     "probing": "benchmarks.probing",
     "embed": "benchmarks.embed",
-    "endurance": "benchmarks.endurance",
+    "start-up": "benchmarks.endurance --only start",
+    "endurance": "benchmarks.endurance --only memory",
     "abx": f"benchmarks.abx {SPEECH} --split libri-devclean",
 }
 
