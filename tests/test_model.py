@@ -115,7 +115,7 @@ def test_the_loss_of_two_views_trains_both_ends() -> None:
     time = torch.arange(4000) / 16000
     wave = torch.sin(2 * torch.pi * (200 * 1.3 ** torch.arange(6.0)[:, None]) * time * (1 + time))
     losses = []
-    for step in range(10):
+    for step in range(40):
         past, future = views(wave, config, seed=0, step=step)
         assert future is wave is not past
         latents = model(past, future=future)
@@ -127,7 +127,7 @@ def test_the_loss_of_two_views_trains_both_ends() -> None:
         optimizer.step()
         losses.append(value.item())
         assert all(part.grad.abs().sum() > 0 for part in latents)
-    assert max(losses[-3:]) < losses[0] - 0.05
+    assert max(losses[-3:]) < losses[0] - 0.1
 
 
 def test_batch_norm_sees_every_channel_over_batch_and_time() -> None:
