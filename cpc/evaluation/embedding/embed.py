@@ -19,7 +19,8 @@ from cpc.evaluation.embedding.ledger import Ledger
 from cpc.evaluation.embedding.listing import listed
 from cpc.model import CPC, load
 
-# Samples of a batch; longer files go through in pieces. 33 s at 16 kHz keep a 512-channel encoder within about 1 GiB.
+# Samples of a batch; longer files go through in pieces. 33 s at 16 kHz keep a 512-channel encoder within about 1 GiB,
+# each of the batches that a CPU computes at once.
 BATCH_SAMPLES = {"cpu": 1 << 19, "cuda": 1 << 22}
 
 
