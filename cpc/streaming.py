@@ -2,14 +2,13 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cpc.config import InputError
 from cpc.model import CPC, Latents
 from cpc.nn.context import State
-from cpc.nn.encoder import BatchNorm, ChannelNorm, Encoder
+from cpc.nn.encoder import BatchNorm, ChannelNorm, Encoder, convolve
 
 _APART = (nn.Identity, ChannelNorm, BatchNorm)  # each frame apart from the others, once the model is in evaluation mode
 
@@ -109,11 +108,8 @@ class _Layer:
         self._kept = x[:, count * self.stride :].clone()
         if count == 0:
             return x.new_zeros(len(x), 0, self.conv.out_channels)
-        x = rearrange(x[:, : (count - 1) * self.stride + self.kernel], "b t d -> b d 1 t")
-        x = F.conv2d(
-            x.contiguous(memory_format=torch.channels_last), self.conv.weight, self.conv.bias, self.conv.stride
-        )
-        return F.relu(self.norm(rearrange(x, "b d 1 t -> b t d")))
+        x = x[:, : (count - 1) * self.stride + self.kernel]
+        return F.relu(self.norm(convolve(x, self.conv, padding=0)))
 
 
 def _check(model: CPC) -> None:

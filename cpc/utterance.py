@@ -21,8 +21,8 @@ from cpc.config import STRICT, validate
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.calibration import Calibration, Learnt
 from cpc.contrast.momentum import Momentum
-from cpc.contrast.negatives import full
 from cpc.contrast.pairs import contrast_labels
+from cpc.contrast.picking import full
 from cpc.contrast.queue import Queue
 from cpc.distributed import gather_all
 from cpc.grouping import WHOLE, Share

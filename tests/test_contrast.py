@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpc.contrast import All, Cosine, Dot, Grid, InfoNCE, Uniform, contrast
-from cpc.contrast.negatives import pick
+from cpc.contrast.picking import pick
 from tests import reference
 
 SHARES = st.sampled_from([0.0, 0.25, 0.5, 1.0])

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cpc.contrast.kinds import Mining, of_kind
-from cpc.contrast.negatives import full
 from cpc.contrast.objectives import NCE, InfoNCE, PairMargin, Triplet, logsumexp
+from cpc.contrast.picking import full
 from cpc.contrast.scores import Cosine, Dot, NegativeDistance, Score
 
 Reduction = Literal["mean", "none"]

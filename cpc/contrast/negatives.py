@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cpc.config import STRICT
+from cpc.contrast.picking import full, pick
 
 
 class Grid(NamedTuple):
@@ -192,25 +193,6 @@ class SemiHard:
 def _wrapped(places: Int[Tensor, "*shape"], size: int) -> Int[Tensor, "*shape"]:
     """places modulo size, for places below 2 size."""
     return places.sub_((places >= size).int().mul_(size))
-
-
-def pick(
-    scores: Float[Tensor, "group anchor key"], index: Int[Tensor, "group anchor pick"]
-) -> Float[Tensor, "group anchor pick"]:
-    """scores[g, a, index[g, a, p]], in float32 at least.
-
-    `index_select` on the flattened scores keeps indices only for the backward pass, where `gather` would keep the
-    whole score matrix.
-    """
-    groups, anchors, keys = scores.shape
-    kind = torch.int64 if scores.numel() >= 1 << 31 else index.dtype
-    rows = torch.arange(groups * anchors, device=scores.device, dtype=kind).view(groups, anchors, 1) * keys
-    return full(scores.reshape(-1).index_select(0, (index + rows).view(-1)).view(index.shape))
-
-
-def full(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half precision is good enough for the products; sums of exponentials want float32."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 Negatives = Annotated[Uniform | All | Within | Hardest | SemiHard, Field(discriminator="kind")]

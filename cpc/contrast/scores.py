@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cpc.config import STRICT
+from cpc.contrast.picking import full
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -57,17 +58,13 @@ class NegativeDistance:
         self, anchors: Float[Tensor, "group anchor dim"], keys: Float[Tensor, "group key dim"]
     ) -> Float[Tensor, "group anchor key"]:
         with torch.autocast(anchors.device.type, enabled=False):
-            a, b = _full(anchors), _full(keys)
+            a, b = full(anchors), full(keys)
             if self.unit:
                 a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
             if not self.squared:
                 return -torch.cdist(a, b)
             lengths = a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None]
             return -(lengths - 2 * a @ b.transpose(1, 2)).clamp_min(0)
-
-
-def _full(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 Score = Annotated[Dot | Cosine | NegativeDistance, Field(discriminator="kind")]

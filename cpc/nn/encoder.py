@@ -71,15 +71,13 @@ class Encoder(nn.Module):
     def forward(
         self, waveform: Float[Tensor, "batch sample"], lengths: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch frame dim"]:
-        x = waveform[:, None, None, :]  # (batch, 1, 1, sample)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x.contiguous(memory_format=torch.channels_last))
-            x = F.relu_(norm(rearrange(x, "b d 1 t -> b t d")))
+        x = waveform[..., None]  # (batch, sample, 1)
+        for conv, norm, (_, _, padding) in zip(self.convs, self.norms, self._layers(), strict=True):
+            x = F.relu_(norm(convolve(x, conv, padding)))
             if lengths is not None:
                 lengths = self._conv_length(lengths, conv)
                 x = _silence_after(x, lengths)
-            x = rearrange(x, "b t d -> b d 1 t")
-        return rearrange(x, "b d 1 t -> b t d")
+        return x
 
     def frames(self, samples: int) -> int:
         """Number of frames for so many samples (0 where they are too few)."""
@@ -122,6 +120,26 @@ class Encoder(nn.Module):
             raise TypeError(f"conv={type(conv).__name__}: must be Conv2d")
         padding = conv.padding[1]
         return (lengths + 2 * int(padding) - conv.kernel_size[1]) // conv.stride[1] + 1
+
+
+def convolve(x: Float[Tensor, "batch step channel"], conv: nn.Module, padding: int) -> Float[Tensor, "batch frame dim"]:
+    """A strided convolution over time, with `padding` zeros at both ends; whatever the module itself would pad.
+
+    Of a single channel, the waveform, it is the product of its windows and the kernels. The convolutions of torch give
+    one channel's result channels first, and then norm, ReLU and their gradients, over the longest sequences of all,
+    have to turn it.
+    """
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(f"conv={type(conv).__name__}: must be Conv2d")
+    (_, kernel), (_, stride) = conv.kernel_size, conv.stride
+    if conv.in_channels == 1:
+        windows = F.pad(x[..., 0], (padding, padding)).unfold(1, kernel, stride).flatten(0, 1)
+        # In this order their gradient is a product with few rows; with few columns it would take six times longer.
+        kernels = rearrange(conv.weight, "d 1 1 k -> k d").contiguous()
+        found = windows @ kernels if conv.bias is None else torch.addmm(conv.bias, windows, kernels)
+        return rearrange(found, "(b t) d -> b t d", b=len(x))
+    x = rearrange(x, "b t d -> b d 1 t").contiguous(memory_format=torch.channels_last)
+    return rearrange(F.conv2d(x, conv.weight, conv.bias, (1, stride), (0, padding)), "b d 1 t -> b t d")
 
 
 def _norm(kind: Literal["none", "channel", "batch"], channels: int) -> nn.Module:
