@@ -1,9 +1,34 @@
 """Slow, obvious oracles: loops and gathered vectors, written from the papers' formulas."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from cpc.model import Latents
+
+
+def latents(weights: dict[str, Tensor], waveform: Tensor, strides: Sequence[int], padding: Sequence[int]) -> Latents:
+    """z and c from the weights of a model with channel norm and a GRU of one layer, in the plainest operations."""
+    x = waveform[:, None]  # (batch, channel, time), as the paper draws it
+    for number, (stride, pad) in enumerate(zip(strides, padding, strict=True)):
+        kernel, bias = (weights[f"encoder.convs.{number}.{name}"] for name in ("weight", "bias"))
+        gain, shift = (weights[f"encoder.norms.{number}.{name}"] for name in ("weight", "bias"))
+        x = F.conv1d(x, kernel[:, :, 0], bias, stride, pad)
+        x = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        x = (gain[:, None] * x + shift[:, None]).clamp(min=0)
+    z = x.transpose(1, 2)
+    h, steps = torch.zeros(len(z), weights["context.rnn.weight_hh_l0"].shape[1], dtype=z.dtype), []
+    for t in range(z.shape[1]):
+        v = z[:, t] @ weights["context.rnn.weight_ih_l0"].T + weights["context.rnn.bias_ih_l0"]
+        w = h @ weights["context.rnn.weight_hh_l0"].T + weights["context.rnn.bias_hh_l0"]
+        (vr, vu, vn), (wr, wu, wn) = v.chunk(3, 1), w.chunk(3, 1)
+        update = (vu + wu).sigmoid()
+        h = (1 - update) * (vn + (vr + wr).sigmoid() * wn).tanh() + update * h
+        steps.append(h)
+    return Latents(z, torch.stack(steps, dim=1))
 
 
 def info_nce(positive: float | Tensor, negatives: list[Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """A job: everything that changes while training, and how one step changes it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +26,8 @@ from cpc.objective import Losses, mean
 from cpc.seeding import derive, torch_generator
 from cpc.training import checkpoint
 from cpc.training.division import Division, divide
-from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel
+from cpc.training.graph import Graph, check_graph
+from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel, trained
 from cpc.training.recipe import Recipe
 from cpc.training.schedule import learning_rate, optimizer
 from cpc.utterance import UtteranceLoss
@@ -58,6 +59,8 @@ class Job:
         """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own."""
         world = world or World(distributed.device(recipe.training.device))
         division = divide(recipe, world)
+        if recipe.training.cuda_graph:
+            check_graph(recipe, world)
         corpus = Corpus.open(recipe.data.corpus)
         if corpus.sample_rate != recipe.model.sample_rate:
             raise InputError(
@@ -112,25 +115,41 @@ class Job:
 
         Both are still on the device, and nothing here waits for it.
         """
-        seed, optim, micro = self.recipe.seed, self.recipe.optim, self.division.micro
+        seed, optim = self.recipe.seed, self.recipe.optim
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, step, self.recipe.training.steps)
         # For whatever a module draws by itself, such as a transformer's dropout: other numbers on every process.
         torch.manual_seed(derive(seed, "step", step, *([self.world.rank] if self.world.rank else [])))
-        generator = torch_generator(self.device, seed, "negatives", step)
+        self._generator.manual_seed(derive(seed, "negatives", step))
         self.optimizer.zero_grad(set_to_none=True)
-        parts = []
-        batch = self._augmented(step, self.labelled(self.windows, step, waveform))
-        for number, (share, part) in enumerate(self._micro_batches(batch), start=1):
-            with nullcontext() if number == micro else self._gradients_stay_here():
-                losses = self._losses(self.network, part, generator, share)
-                torch.autograd.backward(losses.loss / micro)
-            parts.append(losses.detach())
+        losses = self._compute(self._augmented(step, self.labelled(self.windows, step, waveform)))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.clip or float("inf"))
         self.optimizer.step()
         self.criterion.follow(self.model)
         self.step = step + 1
-        return mean(parts), norm
+        return losses, norm
+
+    @cached_property
+    def _compute(self) -> Callable[[Batch], Losses]:
+        """Losses and gradients of a batch: launched as a CUDA graph if the recipe says so."""
+        if not self.recipe.training.cuda_graph:
+            return self._gradients
+        return Graph(self._gradients, self.parameters, self._generator)
+
+    def _gradients(self, batch: Batch) -> Losses:
+        """Losses of a batch, and their gradients in the parameters, micro-batch by micro-batch."""
+        parts, micro = [], self.division.micro
+        for number, (share, part) in enumerate(self._micro_batches(batch), start=1):
+            with nullcontext() if number == micro else self._gradients_stay_here():
+                losses = self._losses(self.network, part, self._generator, share)
+                torch.autograd.backward(losses.loss / micro)
+            parts.append(losses.detach())
+        return mean(parts)
+
+    @cached_property
+    def _generator(self) -> torch.Generator:
+        """Draws the negatives of training; seeded anew for each step."""
+        return torch.Generator(self.device)
 
     @torch.no_grad()
     def losses(self, batch: Batch, generator: torch.Generator) -> Losses:
@@ -167,7 +186,8 @@ class Job:
 
     def _losses(self, network: nn.Module, batch: Batch, generator: torch.Generator, share: Share) -> Losses:
         """What `network` makes of a batch. Every micro-batch draws the negatives of the whole batch anew."""
-        generator.manual_seed(generator.initial_seed())
+        if self.division.micro > 1:
+            generator.manual_seed(generator.initial_seed())
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses: Losses = network(batch, generator, share)
         return losses
@@ -231,11 +251,6 @@ class Job:
                 "restore that corpus, or start a new run"
             )
         self.step, self.best, self.seconds = header["step"], header["best"], header["seconds"]
-
-
-def trained(*modules: nn.Module) -> list[nn.Parameter]:
-    """The parameters that the optimizer changes; a slow copy's are not among them."""
-    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Windows, Windows | None]:

@@ -82,6 +82,11 @@ def parallel(network: Network, world: World) -> nn.Module:
     )
 
 
+def trained(*modules: nn.Module) -> list[nn.Parameter]:
+    """The parameters that the optimizer changes; a slow copy's are not among them."""
+    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+
+
 def _check_geometry(recipe: Recipe, model: CPC) -> None:
     samples = recipe.windows.samples
     if isinstance(recipe.loss, LossConfig):

@@ -36,13 +36,15 @@ class TrainingConfig:
     """How long, on what, and how often things are written. Intervals are in steps (updates).
 
     accumulate: micro-batches whose union is the batch of a step. hold: the share of a GPU's free memory that the
-    corpus may take there; a larger one is streamed. compile: the encoder, by torch.compile.
+    corpus may take there; a larger one is streamed. compile: the encoder, by torch.compile. cuda_graph: forward and
+    backward are launched as one CUDA graph, for batches so small that a GPU waits for their launches.
     """
 
     steps: Annotated[int, Field(ge=1)] = 10_000
     device: str = "auto"
     precision: Precision = "auto"
     compile: bool = False
+    cuda_graph: bool = False
     accumulate: Annotated[int, Field(ge=1)] = 1
     hold: Annotated[float, Field(ge=0, le=1)] = 0.5
     log_every: Annotated[int, Field(ge=1)] = 50

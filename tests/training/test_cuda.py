@@ -8,6 +8,7 @@ import torch
 import torch.multiprocessing as mp
 
 from cpc.distributed import World, start
+from cpc.training.graph import WARM_UP
 from cpc.training.job import Job
 from cpc.training.recipe import Recipe
 from tests.tiny import tiny
@@ -45,6 +46,30 @@ def test_a_held_corpus_trains_as_a_streamed_one(tones: Path, cuda: torch.device)
     assert [job.hold() for job in jobs] == [False, True]
     streamed, held = (torch.stack(updates(job, 5)) for job in jobs)
     torch.testing.assert_close(held, streamed)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cuda_graph_trains_as_plain_launches_do(tones: Path, cuda: torch.device, precision: str) -> None:
+    """More steps than the plain ones at its beginning; negatives are drawn anew in each replay."""
+    found = {}
+    for graph in (False, True):
+        job = Job.start(recipe(tones, f"training.precision={precision}", f"training.cuda_graph={graph}"))
+        found[graph] = torch.stack(updates(job, 4 + WARM_UP))
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if precision == "fp32" else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(found[True], found[False], **tolerance)
+
+
+def test_a_replay_computes_what_the_plain_work_does(tones: Path, cuda: torch.device) -> None:
+    """With the weights kept, the same batch and seed give the same losses; another seed gives others."""
+    job = Job.start(recipe(tones, "training.precision=fp32", "training.cuda_graph=true", "optim.lr=0"))
+    job.train(True)
+    plain, *_, again = (job.update(0, wave)[0] for wave in [_first(job)] * (WARM_UP + 3))
+    torch.testing.assert_close(again, plain)
+    assert not torch.equal(job.update(1, _first(job))[0].per_step, again.per_step)
+
+
+def _first(job: Job) -> torch.Tensor:
+    return next(iter(job.windows.batches(0, 1, job.device)))[1]
 
 
 def process(rank: int, folder: Path, corpus: Path) -> None:
