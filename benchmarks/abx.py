@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.floor import Machine
 from cpc.corpus import Corpus
 from cpc.distributed import device_name
 from cpc.evaluation.abx.bank import Bank
@@ -76,8 +77,15 @@ class Watch:
         return sum(clock for clock, _ in self.phases.values()), sum(own for _, own in self.phases.values())
 
 
-def measured(bank: Bank, items: Items, task: Task, device: torch.device) -> tuple[Watch, float, int]:
-    """The time of each phase, the error, and how many pairs of items were compared."""
+class Amount(NamedTuple):
+    """Pairs of items that were compared, and the pairs of their frames."""
+
+    pairs: int
+    cells: int
+
+
+def measured(bank: Bank, items: Items, task: Task, device: torch.device) -> tuple[Watch, float, Amount]:
+    """The time of each phase, the error, and how much was compared."""
     watch = Watch()
     groups, names = make_groups(items, task.context, task.most_items, task.seed)
     groups, cells = only_used(groups, make_cells(groups, names, task.speaker, task.most_speakers, task.seed))
@@ -91,8 +99,19 @@ def measured(bank: Bank, items: Items, task: Task, device: torch.device) -> tupl
     error = summarise(groups, cells, scores, len(names.phones), task.seed).error
     watch.lap("mean and interval")
     g, h = np.divmod(distances.keys, len(groups))
-    sizes = groups.sizes
-    return watch, error, int(np.where(g == h, sizes[g] * (sizes[g] - 1) // 2, sizes[g] * sizes[h]).sum())
+    frames = counts[groups.members]
+    sums, squares = (np.add.reduceat(values, groups.bounds[:-1]) for values in (frames, frames**2))
+    return watch, error, Amount(_pairs(g, h, groups.sizes, groups.sizes), _pairs(g, h, sums, squares))
+
+
+def _pairs(g: np.ndarray, h: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> int:
+    """Pairs between groups, and within one where both are the same; of items, or of the frames of different items."""
+    return int(np.where(g == h, (sums[g] ** 2 - squares[g]) // 2, sums[g] * sums[h]).sum())
+
+
+def floor_seconds(cells: int, dim: int, device: torch.device) -> float:
+    """The products of all frames that are compared; or the distances, written once and read once."""
+    return Machine.measure(device, bf16=False).floor(2.0 * cells * dim, 2 * 4.0 * cells, "fp32")
 
 
 def oracle_seconds(bank: Bank, items: Items) -> float:
@@ -167,7 +186,7 @@ def main(
     task = Task.named(speaker, context)
     material = aligned_material(Corpus.open(corpus), "triphone" if context == "within" else "phone", split)
     bank = noise(material, dim)
-    watch, error, pairs = measured(bank, material.items, task, torch.device(device))
+    watch, error, (pairs, cells) = measured(bank, material.items, task, torch.device(device))
     title = f"{device_name(torch.device(device))}; torch {torch.__version__}; ABX {speaker}-{context}, {dim} dimensions"
     table = Table(title=f"{title}; {len(material.items):,} items, {pairs:,} pairs of them", title_justify="left")
     for heading in ("what", "s", "s of the processor", "share of ours", "error %"):
@@ -176,6 +195,10 @@ def main(
     for name, taken in watch.phases.items():
         table.add_row(name, *row(taken, ours))
     table.add_row("all of it", *row(watch.total, ours), f"{100 * error:.4f}")
+    floor = floor_seconds(cells, dim, torch.device(device))
+    table.add_row(
+        f"floor: {cells / 1e6:,.0f} million products of frames", f"{floor:.1f}", "", f"{floor / watch.total[0]:.2f}"
+    )
     oracle = oracle_seconds(bank, material.items) * pairs
     table.add_row("pure Python, from a few pairs", "", f"{oracle:,.0f}", f"{oracle / ours:,.0f}")
     theirs = fastabx(bank, material.items, task)

@@ -8,17 +8,18 @@ cannot be undone); a ratio is the median over the rounds, of seconds of the cloc
 disturb less. Files are noise, and no two are of one length: one at a time plans its convolutions anew for nearly every
 file, as it does on real recordings.
 
-The floor is the multiplications and additions of the convolutions and the GRU over the rate of a float32 matrix product
-of the shape of the second convolution, measured in the same run.
+The floor is the multiplications and additions of the convolutions and the GRU over the rate of a matrix product of the
+same precision, measured in the same process.
 """
 
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,10 +30,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.floor import Machine, context_operations, encoder_operations
 from benchmarks.measures import memory
 from cpc import CPC, build, embed, load_config
 from cpc.config import PRESETS
-from cpc.distributed import device_name
+from cpc.distributed import device_name, has_bf16
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
@@ -84,10 +86,10 @@ def measure(subject: CPC, way: Way, source: Path) -> dict[str, float]:
     return {**taken, "memory": memory("VmHWM") - before}
 
 
-def measured(ways: Sequence[Way], source: Path) -> dict[Way, dict[str, float]]:
-    """`measure` of some ways one after the other in a fresh process, and the floor in seconds a second of audio."""
+def measured(ways: Sequence[Way], source: Path) -> dict[str, dict[str, float]]:
+    """`measure` of some ways one after the other in a fresh process, and the floors in seconds a second of audio."""
     command = [sys.executable, "-m", "benchmarks.embed", "--child", f"{'|'.join(ways)}:{source}"]
-    found: dict[Way, dict[str, float]] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    found: dict[str, dict[str, float]] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return found
 
 
@@ -98,29 +100,15 @@ def run_child(order: str) -> None:
     with torch.inference_mode():
         subject(torch.zeros(1, RATE))
     found = {way: measure(subject, way, Path(source)) for way in WAYS if way in names.split("|")}
-    print(json.dumps({**found, "floor": {"cpu": operations(subject) / matrix_rate()}}))
+    device = torch.device("cpu")
+    rates = Machine.measure(device, has_bf16(device)).rate  # after the ways, whose memory it would hide
+    print(json.dumps({**found, "floor": {name: operations(subject) / rate for name, rate in rates.items()}}))
 
 
 def operations(subject: CPC) -> float:
-    """Multiplications and additions a second of audio: of each convolution by the frames it gives, and of the GRU."""
-    total, rate, channels = 0.0, float(RATE), 1
-    for kernel, stride in zip(subject.encoder.config.kernels, subject.encoder.config.strides, strict=True):
-        rate /= stride
-        total += 2 * rate * kernel * channels * subject.dim
-        channels = subject.dim
-    return total + 2 * rate * 3 * subject.hidden * (subject.dim + subject.hidden)
-
-
-def matrix_rate() -> float:
-    """Operations a second of a float32 matrix product of the shape of the second convolution: the best of 20."""
-    windows, weights = torch.randn(4096, 2048), torch.randn(2048, 256)
-
-    def seconds(work: Callable[[], object]) -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return 2 * 4096 * 2048 * 256 / min(seconds(lambda: windows @ weights) for _ in range(20))
+    """Multiplications and additions a second of audio, of the convolutions and of the GRU."""
+    frames = RATE // subject.hop
+    return encoder_operations(subject, frames) + context_operations(subject, frames)
 
 
 def title(rounds: int) -> str:
@@ -141,9 +129,10 @@ def short(scratch: Path, rounds: int, only: str) -> None:
         for way in WAYS:
             own = {kind: statistics.median(each[way][kind] / seconds for each in found) for kind in ("wall", "cpu")}
             faster = {kind: statistics.median(each[WAYS[0]][kind] / each[way][kind] for each in found) for kind in own}
-            floor = statistics.median(each[way]["cpu"] / seconds / each["floor"]["cpu"] for each in found)
+            kind = "bf16" if "bf16" in way else "fp32"
+            floor = statistics.median(each[way]["wall"] / seconds / each["floor"].get(kind, math.nan) for each in found)
             times = (f"{1000 * own['wall']:.1f}", f"{1000 * own['cpu']:.1f}", f"{1 / own['wall']:.0f}")
-            ratios = (f"{faster['wall']:.2f}", f"{faster['cpu']:.2f}", "" if "bf16" in way else f"{floor:.2f}")
+            ratios = (f"{faster['wall']:.2f}", f"{faster['cpu']:.2f}", f"{floor:.2f}")
             table.add_row(f"{count} {name}, {shortest:g} to {longest:g} s", way, *times, *ratios)
         table.add_section()
     Console(width=150).print(table)
@@ -152,18 +141,20 @@ def short(scratch: Path, rounds: int, only: str) -> None:
 def long(scratch: Path, lengths: Sequence[int]) -> None:
     """Time and memory on one file by its length."""
     table = Table(title=title(1), title_justify="left")
-    headings = ("minutes", "at once, MiB", "cpc embed, MiB", "at once, CPU ms a second", "cpc embed, CPU ms a second")
-    for heading in (*headings, "× faster"):
+    headings = ("minutes", "at once, MiB", "cpc embed, MiB", "at once, ms a second", "cpc embed, ms a second")
+    for heading in (*headings, "× faster", "× the floor"):
         table.add_column(heading, justify="right")
     for minutes in lengths:
         source = scratch / f"long-{minutes}"
         seconds = synthesise(source, 60 * minutes, 60 * minutes, 1)
         ways = WAYS[:2] if minutes <= WHOLE else WAYS[1:2]
-        found = {way: measured([way], source)[way] for way in ways}
+        runs = {way: measured([way], source) for way in ways}
+        found = {way: each[way] for way, each in runs.items()}
         peaks = [f"{found[way]['memory']:.0f}" if way in found else "" for way in WAYS[:2]]
-        times = [f"{1000 * found[way]['cpu'] / seconds:.1f}" if way in found else "" for way in WAYS[:2]]
-        ratio = f"{found[WAYS[0]]['cpu'] / found[WAYS[1]]['cpu']:.2f}" if len(found) == 2 else ""
-        table.add_row(str(minutes), *peaks, *times, ratio)
+        times = [f"{1000 * found[way]['wall'] / seconds:.1f}" if way in found else "" for way in WAYS[:2]]
+        ratio = f"{found[WAYS[0]]['wall'] / found[WAYS[1]]['wall']:.2f}" if len(found) == 2 else ""
+        floor = found[WAYS[1]]["wall"] / seconds / runs[WAYS[1]]["floor"]["fp32"]
+        table.add_row(str(minutes), *peaks, *times, ratio, f"{floor:.2f}")
     Console(width=150).print(table)
 
 

@@ -4,8 +4,9 @@
 
 Every run is a process of its own, as its user starts it: `python -m cpc train`. Start-up: a run of two steps is resumed
 for two more; the time from the command to the first of them, imports and MLflow included, and to the command's end, by
-the number of utterances in the corpus (3,000,000 of 12 s are 10,000 hours; silent sparse shards). Memory: what the
-kernel counts for the process every tenth of a long run of a small model, its first tenth as the measure.
+the number of utterances in the corpus (3,000,000 of 12 s are 10,000 hours; silent sparse shards). Its floor is a
+process that imports torch and mlflow and does nothing. Memory: what the kernel counts for the process every tenth of a
+long run of a small model, its first tenth as the measure.
 """
 
 import os
@@ -57,6 +58,7 @@ def recipe(folder: Path, corpus: Path) -> str:
 def starts(scratch: Path, most: int) -> None:
     """Resuming, by the size of the corpus."""
     rows = []
+    floor = min(imports() for _ in range(3))
     for utterances in (size for size in SIZES if size <= most):
         folder = scratch / f"start-{utterances}"
         corpus = large.make(folder / "corpus", utterances, labels=False)
@@ -73,11 +75,20 @@ def starts(scratch: Path, most: int) -> None:
             f"{utterances * 12 / 3600:,.0f}",
             f"{first:.1f}",
             f"{first / rows[0][1]:.2f}",
+            f"{first / floor:.1f}",
             f"{whole:.1f}",
         ]
         for utterances, first, whole in rows
     ]
-    print("\n" + markdown(["utterances", "hours", "resumed, to its first step, s", "ratio", "to its end, s"], cells))
+    head = ["utterances", "hours", "resumed, to its first step, s", "ratio", "× the floor", "to its end, s"]
+    print(f"\nimporting torch and mlflow, the floor: {floor:.1f} s\n\n" + markdown(head, cells))
+
+
+def imports() -> float:
+    """Seconds of a process that imports the two large libraries of a tracked run."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch, mlflow"], check=True)
+    return time.perf_counter() - begun
 
 
 def resident(process: int) -> float:

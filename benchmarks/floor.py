@@ -31,6 +31,14 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def settled(work: Callable[[], object], device: torch.device, least: float = 1.0) -> float:
+    """The median seconds of as many calls as fill `least` seconds: a single short one says little on a busy host."""
+    taken = [seconds(work, device)]
+    while sum(taken) < least:
+        taken.append(seconds(work, device))
+    return statistics.median(taken)
+
+
 def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
     """The median seconds of each, taken in rounds in which they take turns; the first round warms up."""
     taken: dict[str, list[float]] = {name: [] for name in works}

@@ -6,9 +6,9 @@ Like is compared with like: our criterion draws negatives for each step k, and s
 with one set of negatives shared by all steps as well, which is cheaper.
 
 Setting: `small` (256 channels, channel norm, GRU 256), windows of 20480 samples, K = 12, M = 128 negatives.
-A step is forward, loss, backward and Adam. Times are medians over rounds in which the variants take turns, so that
-their ratios hold on a noisy machine. The peak memory of a criterion is what it allocates between the latents and
-the end of its backward pass, as the allocator of torch reports it, without the latents themselves.
+A step is forward, loss, backward and Adam. Times are medians over rounds in which the variants take turns, a second
+each at least, so that their ratios hold on a noisy machine. The peak memory of a criterion is what it allocates between
+the latents and the end of its backward pass, as the allocator of torch reports it, without the latents themselves.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.floor import seconds
+from benchmarks.floor import settled
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
 from cpc.distributed import device_name, has_bf16, keep_freed_memory
@@ -111,7 +111,7 @@ def main(
     times: dict[tuple[str, bool], list[float]] = {variant: [] for variant in variants}
     for number in range(rounds + 1):
         for name, bf16 in variants:
-            taken = seconds(lambda n=name, b=bf16: step(both[n], b), chosen)  # type: ignore[misc]
+            taken = settled(lambda n=name, b=bf16: step(both[n], b), chosen)  # type: ignore[misc]
             if number:  # the first round warms up
                 times[name, bf16].append(taken)
     median = {variant: statistics.median(values) for variant, values in times.items()}
