@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from cpc.config import InputError
@@ -23,7 +24,7 @@ app = typer.Typer(add_completion=False)
 
 README = Path(__file__).parent / "README.md"
 SPEECH = Path("data/speech")
-# Section → the arguments of `python -m`. Those that need packed real speech are left out where there is none.
+# Section → the arguments of `python -m`. Those that need packed real speech or a GPU are left out where there is none.
 SECTIONS = {
     "step": "benchmarks.step",
     "kept": "benchmarks.step --keep-memory",
@@ -42,6 +43,7 @@ SECTIONS = {
     "start-up": "benchmarks.endurance --only start",
     "endurance": "benchmarks.endurance --only memory",
     "abx": f"benchmarks.abx {SPEECH} --split libri-devclean",
+    "gpu": "benchmarks.gpu",
 }
 
 
@@ -71,6 +73,13 @@ def measured(command: str) -> str | None:
     return None if done.returncode else done.stdout
 
 
+def missing(command: str) -> str:
+    """What this machine lacks for a benchmark; empty if nothing."""
+    if str(SPEECH) in command and not SPEECH.is_dir():
+        return str(SPEECH)
+    return "GPU" if command == SECTIONS["gpu"] and not torch.cuda.is_available() else ""
+
+
 @app.command()
 def main(sections: Annotated[list[str] | None, typer.Argument(help="Which. Default: all.")] = None) -> None:
     """Run sections and write their tables into benchmarks/README.md."""
@@ -80,8 +89,8 @@ def main(sections: Annotated[list[str] | None, typer.Argument(help="Which. Defau
     failed = []
     for section in sections or SECTIONS:
         command = SECTIONS[section]
-        if str(SPEECH) in command and not SPEECH.is_dir():
-            typer.echo(f"{section}: left out: there is no {SPEECH}")
+        if lacking := missing(command):
+            typer.echo(f"{section}: left out: there is no {lacking}")
             continue
         begun = time.perf_counter()
         output = measured(command)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from cpc import CPC
 
@@ -107,19 +106,13 @@ def context_operations(model: CPC, frames: int) -> float:
     return 2.0 * frames * 3 * model.hidden * (model.dim + model.hidden)
 
 
-def moved_bytes(module: nn.Module, given: Tensor, width: int) -> float:
-    """Bytes that a forward pass reads and writes, each leaf's input, output and weights once; `width` a number."""
-    total = 0
-
-    def count(leaf: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        nonlocal total
-        outputs = output if isinstance(output, tuple) else (output,)
-        numbers = sum(t.numel() for t in (*inputs, *outputs, *leaf.parameters()) if isinstance(t, Tensor))
-        total += numbers * width
-
-    hooks = [leaf.register_forward_hook(count) for leaf in module.modules() if not list(leaf.children())]
-    with torch.no_grad():
-        module(given)
-    for hook in hooks:
-        hook.remove()
-    return total
+def encoder_bytes(model: CPC, samples: int, width: int) -> float:
+    """Bytes that the encoder reads and writes for one waveform, forward: what each layer is given and gives, once, and
+    again for a norm; `width` a number. Weights are few beside them."""
+    config, total, given = model.encoder.config, 0.0, float(samples)
+    passes = 1 if config.norm == "none" else 3
+    for kernel, stride, padding in zip(config.kernels, config.strides, config.padding, strict=True):
+        samples = (samples + 2 * padding - kernel) // stride + 1
+        total += given + passes * samples * model.dim
+        given = float(samples * model.dim)
+    return total * width

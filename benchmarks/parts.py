@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import large
-from benchmarks.floor import Machine, context_operations, encoder_operations, in_turns, moved_bytes
+from benchmarks.floor import Machine, context_operations, encoder_bytes, encoder_operations, in_turns
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
 from cpc.corpus import Corpus
@@ -101,7 +101,10 @@ class Stage:
         anchors = self.batch * (frames - STEPS)
         scored = 2.0 * STEPS * anchors * self.model.dim * (self.model.hidden + 1 + NEGATIVES)
         forward = {
-            "encoder": (self.batch * encoder_operations(self.model, frames), self.read(self.model.encoder, width)),
+            "encoder": (
+                self.batch * encoder_operations(self.model, frames),
+                self.batch * encoder_bytes(self.model, SAMPLES, width),
+            ),
             "context": (self.batch * context_operations(self.model, frames), width * float(2 * self.z.numel())),
             "loss": (scored, width * float(self.z.numel() + self.c.numel()) + 4.0 * STEPS * anchors * (1 + NEGATIVES)),
         }
@@ -118,10 +121,6 @@ class Stage:
             sum(values) for values in zip(*(part[1:] for name, part in found.items() if name != "data"), strict=True)
         ]
         return found | {"whole step": Part(self.step, *whole)}
-
-    def read(self, module: torch.nn.Module, width: int) -> float:
-        with self.cast():
-            return moved_bytes(module, self.wave, width)
 
 
 @app.command()

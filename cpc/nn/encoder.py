@@ -40,7 +40,18 @@ class EncoderConfig:
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Normalises each frame over its channels (Rivière et al. 2020, section 3), apart from its batch and its past."""
+    """Normalises each frame over its channels (Rivière et al. 2020, section 3), apart from its batch and its past.
+
+    The type stays that of the input, its statistics are float32 in any case: on a GPU autocast would make the longest
+    sequences of all float32, and the layers after it move twice the bytes.
+    """
+
+    def forward(self, input: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame dim"]:
+        if input.device.type == "cpu":  # takes weights of another type
+            return super().forward(input)
+        gain, shift = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        with torch.autocast(input.device.type, enabled=False):
+            return F.layer_norm(input, self.normalized_shape, gain, shift, self.eps)
 
 
 class BatchNorm(nn.BatchNorm1d):

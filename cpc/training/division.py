@@ -1,7 +1,8 @@
 """How a batch is divided: over micro-batches, one after the other, and within each over processes.
 
 The division never changes what is computed: a batch gives the same losses and gradients, to rounding, on any number
-of processes and in any number of micro-batches. What would break this is refused.
+of processes and in any number of micro-batches. What would break this is refused. One thing differs: a transformer's
+dropout is drawn by each process for its own share, as drawing it for the whole batch would cost as much on each.
 """
 
 import math

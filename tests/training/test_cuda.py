@@ -8,6 +8,7 @@ import torch
 import torch.multiprocessing as mp
 
 from cpc.distributed import World, start
+from cpc.nn.encoder import ChannelNorm
 from cpc.training.graph import WARM_UP
 from cpc.training.job import Job
 from cpc.training.recipe import Recipe
@@ -46,6 +47,14 @@ def test_a_held_corpus_trains_as_a_streamed_one(tones: Path, cuda: torch.device)
     assert [job.hold() for job in jobs] == [False, True]
     streamed, held = (torch.stack(updates(job, 5)) for job in jobs)
     torch.testing.assert_close(held, streamed)
+
+
+def test_channel_norm_keeps_the_type_of_its_input(cuda: torch.device) -> None:
+    norm, x = ChannelNorm(64).to(cuda), torch.randn(2, 50, 64, device=cuda)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = norm(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), norm(x), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
