@@ -1,6 +1,6 @@
 """A full training step as each is used: the usual criterion with torch as it comes, ours with memory kept by malloc.
 
-    python -m benchmarks.used [--batch 8] [--rounds 4] [--bf16]
+    python -m benchmarks.used [--batch 8] [--rounds 6] [--bf16]
 
 `import cpc` lays large tensors in huge pages, and `cpc train` keeps freed memory in the process
 (`cpc.distributed.keep_freed_memory`); code that gathers vectors does neither. The settings cannot be undone in a
@@ -55,7 +55,7 @@ def measure(name: str, batch: int, bf16: bool) -> float:
 @app.command()
 def main(
     batch: Annotated[int, typer.Option(help="Windows a step.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the two take turns.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the two take turns.")] = 6,
     bf16: Annotated[bool, typer.Option(help="Ours in bf16; the usual one stays in fp32.")] = False,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
