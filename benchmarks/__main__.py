@@ -6,10 +6,12 @@ A section that fails leaves its old table and is named at the end, with exit cod
 at once: a run that is stopped keeps what it has measured.
 """
 
+import platform
 import re
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ import torch
 import typer
 
 from cpc.config import InputError
+from cpc.distributed import device_name
 from cpc.files import write_text
 from data_prep.console import run
 
@@ -57,9 +60,15 @@ def insert(page: str, section: str, command: str, output: str) -> str:
     begin, end = markers(section)
     if begin not in page or end not in page:
         raise InputError(f"{README}: lacks the lines {begin} and {end}; put them where the table of {section} belongs")
-    date = time.strftime("%Y-%m-%d", time.gmtime())
-    shown = f"{begin}\n\n    python -m {command}\n\n{date}\n\n{fenced(output)}\n\n{end}"
+    shown = f"{begin}\n\n    python -m {command}\n\n{circumstances()}\n\n{fenced(output)}\n\n{end}"
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: shown, page, count=1, flags=re.DOTALL)
+
+
+def circumstances() -> str:
+    """The day, the processor and the versions."""
+    versions = [f"{name} {version(name)}" for name in ("torch", "numpy", "pyarrow")]
+    machine = f"{device_name(torch.device('cpu'))}; Python {platform.python_version()}"
+    return ", ".join([f"{time.strftime('%Y-%m-%d', time.gmtime())}; {machine}", *versions])
 
 
 def fenced(output: str) -> str:

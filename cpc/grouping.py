@@ -22,6 +22,14 @@ class Share(NamedTuple):
     part: int = 0
     of: int = 1
 
+    def whole(self, count: int) -> int:
+        """The size of a batch of which this share has `count`."""
+        return self.of * count
+
+    def places(self, count: int) -> slice:
+        """Where the `count` of this share stand in the whole batch, for which whatever is random is drawn."""
+        return slice(self.part * count, (self.part + 1) * count)
+
 
 WHOLE = Share()
 

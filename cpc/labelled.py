@@ -80,8 +80,8 @@ class LabelledLoss(nn.Module):
     ) -> Losses:
         """Draw frames, and ask how well those of a kind find each other."""
         c = model(waveform).c
-        size = len(c) * share.of, self.config.each  # drawn for the whole batch, so that a division changes nothing
-        times = torch.randint(c.shape[1], size, generator=generator, device=c.device)[share.part * len(c) :][: len(c)]
+        size = share.whole(len(c)), self.config.each  # drawn for the whole batch, so that a division changes nothing
+        times = torch.randint(c.shape[1], size, generator=generator, device=c.device)[share.places(len(c))]
         frames = c.gather(1, times[:, :, None].expand(-1, -1, c.shape[2])).flatten(0, 1)
         keys = gather_all(full(self.projection(frames)))
         kinds = gather_all(labels.gather(1, times).flatten())

@@ -196,8 +196,8 @@ class CPCLoss(nn.Module):
     ) -> Float[Tensor, "picked dim"]:
         """A few frames of each sequence, as they would be picked from the whole batch."""
         batch, frames, _ = z.shape
-        times = torch.randint(frames, (batch * share.of, self._each), generator=generator, device=z.device)
-        own = times[share.part * batch :][:batch, :, None].expand(-1, -1, z.shape[2])
+        times = torch.randint(frames, (share.whole(batch), self._each), generator=generator, device=z.device)
+        own = times[share.places(batch), :, None].expand(-1, -1, z.shape[2])
         return z.detach().gather(1, own).flatten(0, 1)
 
     def ceiling(self, batch: int, frames: int) -> float:
@@ -248,9 +248,9 @@ class CPCLoss(nn.Module):
         """Those of the recipe; where they are drawn, a share keeps its own of what is drawn for the whole batch."""
         if share.of == 1 or not isinstance(self.negatives, Uniform):
             return self.negatives
-        groups = sequences * share.of // grid.sequences
+        groups = share.whole(sequences) // grid.sequences
         drawn = self.negatives.draw(every, grid, groups, generator)
-        mine = rearrange(drawn, "g (s a) n -> (g s) a n", s=grid.sequences)[share.part * sequences :][:sequences]
+        mine = rearrange(drawn, "g (s a) n -> (g s) a n", s=grid.sequences)[share.places(sequences)]
         index = rearrange(mine, "(g s) a n -> g (s a) n", s=own)
         return Drawn(self.negatives.count, self.negatives.across, index=index)
 

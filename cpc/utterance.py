@@ -120,7 +120,8 @@ class UtteranceLoss(nn.Module):
 
         What is drawn is drawn for the whole batch, so that a division of it changes nothing.
         """
-        source = Part(generator, Rows(share.part * len(waveform) + np.arange(len(waveform)), share.of * len(waveform)))
+        total = share.whole(len(waveform))
+        source = Part(generator, Rows(np.arange(total)[share.places(len(waveform))], total))
         first, second = (self._view(waveform, source, model.sample_rate) for _ in range(2))
         labels = gather_all(labels)
         if self.queue is None:
