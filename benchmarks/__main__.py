@@ -60,7 +60,8 @@ def insert(page: str, section: str, command: str, output: str) -> str:
     begin, end = markers(section)
     if begin not in page or end not in page:
         raise InputError(f"{README}: lacks the lines {begin} and {end}; put them where the table of {section} belongs")
-    shown = f"{begin}\n\n    python -m {command}\n\n{circumstances()}\n\n{fenced(output)}\n\n{end}"
+    head = "" if f"Python {platform.python_version()}" in output else f"{circumstances()}\n\n"  # some say it themselves
+    shown = f"{begin}\n\n    python -m {command}\n\n{head}{fenced(output)}\n\n{end}"
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: shown, page, count=1, flags=re.DOTALL)
 
 

@@ -229,6 +229,7 @@ def keep_freed_memory(chosen: torch.device) -> None:
             libc = ctypes.CDLL(None)
             libc.mallopt(-4, 0)  # M_MMAP_MAX: no mappings of their own for large blocks
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: do not give the end of the heap back
+            libc.mallopt(-8, 1)  # M_ARENA_MAX: threads share the heap that keeps, theirs would not
 
 
 def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "tf32", "bf16"]:
