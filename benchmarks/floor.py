@@ -12,7 +12,6 @@ import torch
 from cpc import CPC
 
 COPIED = 1 << 28  # bytes: far more than caches hold
-LONG = 2.0  # seconds that each rate is looked for: a busy host takes its time to show what it can
 
 
 def wait(device: torch.device) -> None:
@@ -28,6 +27,14 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     wait(device)
     return time.perf_counter() - start
+
+
+def fastest(work: Callable[[], object], device: torch.device, long: float = 2.0) -> float:
+    """The least seconds of as many calls as fill `long`: what a busy host adds is never negative."""
+    best, until = seconds(work, device), time.perf_counter() + long
+    while time.perf_counter() < until:
+        best = min(best, seconds(work, device))
+    return best
 
 
 def settled(work: Callable[[], object], device: torch.device, least: float = 1.0) -> float:
@@ -63,7 +70,7 @@ class Machine:
         rate = {name: _rate(4096 if device.type == "cpu" else 1 << 17, kind, device) for name, kind in kinds.items()}
         source = torch.ones(COPIED // 4, device=device)
         target = torch.empty_like(source)
-        return cls(rate, 2 * COPIED / _fastest(lambda: target.copy_(source), device))
+        return cls(rate, 2 * COPIED / fastest(lambda: target.copy_(source), device))
 
     def floor(self, operations: float, moved: float, precision: str) -> float:
         """Seconds below which nothing can go."""
@@ -81,15 +88,7 @@ def _rate(rows: int, kind: torch.dtype, device: torch.device) -> float:
     x = torch.randn(8, 256, 1, rows // 2 + 4, device=device, dtype=kind).to(memory_format=torch.channels_last)
     kernels = torch.randn(256, 256, 1, 8, device=device, dtype=kind)
     works = (lambda: windows @ weights, lambda: torch.conv2d(x, kernels, stride=(1, 4)))
-    return 2 * rows * 2048 * 256 / min(_fastest(work, device) for work in works)
-
-
-def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    """The least seconds that one of many calls takes."""
-    best, until = seconds(work, device), time.perf_counter() + LONG
-    while time.perf_counter() < until:
-        best = min(best, seconds(work, device))
-    return best
+    return 2 * rows * 2048 * 256 / min(fastest(work, device) for work in works)
 
 
 def encoder_operations(model: CPC, frames: int) -> float:

@@ -6,12 +6,12 @@ Like is compared with like: our criterion draws negatives for each step k, and s
 with one set of negatives shared by all steps as well, which is cheaper.
 
 Setting: `small` (256 channels, channel norm, GRU 256), windows of 20480 samples, K = 12, M = 128 negatives.
-A step is forward, loss, backward and Adam. Times are medians over rounds in which the variants take turns, a second
-each at least, so that their ratios hold on a noisy machine. The peak memory of a criterion is what it allocates between
-the latents and the end of its backward pass, as the allocator of torch reports it, without the latents themselves.
+A step is forward, loss, backward and Adam. The variants take turns, a second each at least, of which the median counts;
+their times are the least of the rounds: what other work on the host adds is never negative, and so ratios repeat.
+The peak memory of a criterion is what it allocates between the latents and the end of its backward pass, as the
+allocator of torch reports it, without the latents themselves.
 """
 
-import statistics
 from collections.abc import Callable
 from typing import Annotated
 
@@ -114,18 +114,18 @@ def main(
             taken = settled(lambda n=name, b=bf16: step(both[n], b), chosen)  # type: ignore[misc]
             if number:  # the first round warms up
                 times[name, bf16].append(taken)
-    median = {variant: statistics.median(values) for variant, values in times.items()}
+    least = {variant: min(values) for variant, values in times.items()}
     peaks = {name: peak_bytes(criterion, batch, model, chosen) for name, criterion in both.items()}
-    show(batch, chosen, median, peaks)
+    show(batch, chosen, least, peaks)
 
 
-def show(batch: int, device: torch.device, median: dict[tuple[str, bool], float], peaks: dict[str, int]) -> None:
+def show(batch: int, device: torch.device, least: dict[tuple[str, bool], float], peaks: dict[str, int]) -> None:
     """The table, with ratios to the usual criterion in fp32."""
-    usual = median[USUAL, False]
+    usual = least[USUAL, False]
     table = Table(title=f"{device_name(device)}; torch {torch.__version__}; batch {batch} × {SAMPLES}")
     for heading in ("criterion", "precision", "step, s", "× faster", "× real time", "criterion's peak, MB", "share"):
         table.add_column(heading, justify="right" if heading not in ("criterion", "precision") else "left")
-    for (name, bf16), taken in median.items():
+    for (name, bf16), taken in least.items():
         peak = peaks[name] / 1e6
         memory = () if bf16 else (f"{peak:.0f}", f"{peaks[name] / peaks[USUAL]:.3f}")
         speed = (f"{taken:.3f}", f"{usual / taken:.1f}", f"{batch * SAMPLES / 16000 / taken:.0f}")
