@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import large
 from benchmarks.floor import Machine, context_operations, encoder_bytes, encoder_operations, seconds
 from benchmarks.scaling import BATCHES, NEGATIVES, Bench
-from cpc import load_config
+from cpc import distributed, load_config
 from cpc.config import PRESETS
 from cpc.corpus.corpus import HEADER
 from cpc.distributed import World, device_name, has_bf16
@@ -165,7 +165,7 @@ def main(
     device: Annotated[str, typer.Option()] = "cuda",
 ) -> None:
     """Print the tables."""
-    chosen = torch.device(device)
+    chosen = distributed.device(device)
     machine = Machine.measure(chosen, has_bf16(chosen))
     with tempfile.TemporaryDirectory(prefix="cpc-gpu-") as scratch:
         trace = throughput(noise(Path(scratch, "corpus")), machine, chosen, steps, most)
