@@ -222,7 +222,8 @@ def keep_freed_memory(chosen: torch.device) -> None:
 
     By default every tensor above 32 MB at most comes from a fresh mapping and goes back to the system, and the page
     faults cost as much as the convolutions: keeping it makes float32 inference about 2 × and training 1.3 × faster
-    (`benchmarks/allocator.py` measures it). The process holds on to its peak instead.
+    (`benchmarks/allocator.py` measures it). Threads have heaps of their own, which would still give their memory back:
+    they share one. The process holds on to its peak instead, to its end.
     """
     if chosen.type == "cpu" and platform.libc_ver()[0] == "glibc":
         with suppress(OSError, AttributeError):
