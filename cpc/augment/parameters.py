@@ -73,7 +73,8 @@ def _drawn(
 ) -> Tensor:
     if isinstance(source, torch.Generator):
         return draw(len(examples), source).to(examples.device)
-    places = torch.from_numpy(source.rows.places).to(source.generator.device)
+    # Without `non_blocking` a GPU would have to finish everything before it.
+    places = torch.from_numpy(source.rows.places).to(source.generator.device, non_blocking=True)
     return draw(source.rows.total, source.generator)[places].to(examples.device)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Complex, Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -90,12 +91,25 @@ def lock(spectrum: Complex[Tensor, "batch frame bin"]) -> Complex[Tensor, "batch
 def synthesise(
     spectrum: Complex[Tensor, "batch frame bin"], samples: int, twice: bool = False
 ) -> Float[Tensor, "batch longer"]:
-    """The signal of these frames by overlap and add; with `twice`, at twice the sample rate (2 · samples)."""
-    factor = 2 if twice else 1
-    size = factor * FRAME
-    padded = F.pad(spectrum, (0, size // 2 + 1 - spectrum.shape[2]))
+    """The signal of these frames by overlap and add; with `twice`, at twice the sample rate (2 · samples).
+
+    What `torch.istft` gives, which on a GPU waits to see that the windows cover every sample. These do.
+    """
+    size, hop = (2 * FRAME, 2 * HOP) if twice else (FRAME, HOP)
     window = torch.hann_window(size, device=spectrum.device, dtype=spectrum.real.dtype)
-    return factor * torch.istft(padded.transpose(1, 2), size, factor * HOP, window=window, length=factor * samples)
+    frames = torch.fft.irfft(F.pad(spectrum, (0, size // 2 + 1 - spectrum.shape[2])), size) * window
+    first, length = size // 2, samples * size // FRAME
+    weight = _added((window * window).expand(1, frames.shape[1], -1), hop)[:, first : first + length]
+    return size // FRAME * _added(frames, hop)[:, first : first + length] / weight
+
+
+def _added(frames: Float[Tensor, "batch frame size"], hop: int) -> Float[Tensor, "batch sample"]:
+    """Frames, each `hop` samples after the one before, added up; their size is a multiple of `hop`."""
+    parts = rearrange(frames, "b t (r h) -> r b t h", h=hop)
+    total = parts.new_zeros(frames.shape[0], frames.shape[1] + len(parts) - 1, hop)
+    for place, part in enumerate(parts):
+        total[:, place : place + frames.shape[1]] += part
+    return total.flatten(1)
 
 
 def interpolate(

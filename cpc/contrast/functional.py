@@ -155,9 +155,8 @@ def pair_margin(
     """
     scores = NegativeDistance(unit=unit)(vectors[None], vectors[None])[0]
     same, other = _pairs(labels, len(vectors))
-    near = scores.square().masked_fill(~same, 0.0).sum(-1) / same.sum(-1).clamp_min(1)
-    zero = torch.zeros_like(near)
-    return _reduce(near + PairMargin(margin)(zero, scores, other), None, reduction)
+    near = PairMargin(margin).attract(scores).masked_fill(~same, 0.0).sum(-1) / same.sum(-1).clamp_min(1)
+    return _reduce(near + PairMargin(margin).repel(scores, other), None, reduction)
 
 
 def triplet_of(

@@ -64,8 +64,17 @@ class NCE:
         negatives: Float[Tensor, "*anchor negative"],
         mask: Bool[Tensor, "*#anchor negative"] | None = None,
     ) -> Float[Tensor, "*anchor"]:
-        noise = F.softplus(negatives - self.log_kq)
-        return F.softplus(self.log_kq - positive) + _kept(noise, mask).sum(-1)
+        return self.attract(positive) + self.repel(negatives, mask)
+
+    def attract(self, positive: Float[Tensor, "*anchor"]) -> Float[Tensor, "*anchor"]:
+        """What the positive adds."""
+        return F.softplus(self.log_kq - positive)
+
+    def repel(
+        self, negatives: Float[Tensor, "*anchor negative"], mask: Bool[Tensor, "*#anchor negative"] | None = None
+    ) -> Float[Tensor, "*anchor"]:
+        """What the negatives add, whatever the positive."""
+        return _kept(F.softplus(negatives - self.log_kq), mask).sum(-1)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -108,8 +117,18 @@ class PairMargin:
         negatives: Float[Tensor, "*anchor negative"],
         mask: Bool[Tensor, "*#anchor negative"] | None = None,
     ) -> Float[Tensor, "*anchor"]:
+        return self.attract(positive) + self.repel(negatives, mask)
+
+    def attract(self, positive: Float[Tensor, "*anchor"]) -> Float[Tensor, "*anchor"]:
+        """What the positive adds."""
+        return positive.square()
+
+    def repel(
+        self, negatives: Float[Tensor, "*anchor negative"], mask: Bool[Tensor, "*#anchor negative"] | None = None
+    ) -> Float[Tensor, "*anchor"]:
+        """What the negatives add, whatever the positive."""
         apart = _kept(F.relu(self.margin + negatives).square(), mask)
-        return positive.square() + apart.sum(-1) / _count(negatives, mask).clamp_min(1)
+        return apart.sum(-1) / _count(negatives, mask).clamp_min(1)
 
 
 def logsumexp(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cpc.contrast.kinds import Mining, of_kind, shares_by_kind
-from cpc.contrast.objectives import InfoNCE, Objective
+from cpc.contrast.objectives import NCE, InfoNCE, Objective, PairMargin, logsumexp
 
 Keep = Bool[Tensor, "anchor key"]
 
@@ -60,19 +60,46 @@ def contrast_pairs(
     positive each Chen et al. 2020, eq. 1 (NT-Xent). `mining` keeps the negatives that score at least as high as the
     positive ("hard") or less, but within `margin` of it ("semi_hard"; Schroff et al. 2015, section 3.2).
     """
+    count, kinds = same.sum(-1), None
+    if mining == "all" and (each := _of_all(scores, same, other, objective)) is not None:
+        loss = each.masked_fill(~same, 0.0).sum(-1)
+    else:
+        loss, kinds = _pair_by_pair(scores, same, other, objective, mining, margin)
+    best = scores.masked_fill(~same, -torch.inf).amax(-1)
+    rival = scores.masked_fill(~other, -torch.inf).amax(-1)
+    return Paired(loss / count.clamp_min(1), (best > rival).detach(), count > 0, kinds)
+
+
+def _of_all(
+    scores: Float[Tensor, "anchor key"], same: Keep, other: Keep, objective: Objective
+) -> Float[Tensor, "anchor key"] | None:
+    """The loss of each key as a positive, where all of an anchor's share one sum over its negatives; otherwise None.
+
+    As large as the scores, and nothing of it depends on how many pairs there are, which a GPU would have to tell.
+    """
+    if isinstance(objective, InfoNCE) and not objective.concentration:
+        scaled = scores / objective.temperature
+        return logsumexp(scaled, same | other)[:, None] - scaled
+    if isinstance(objective, NCE | PairMargin):
+        return objective.attract(scores) + objective.repel(scores, other)[:, None]
+    return None
+
+
+def _pair_by_pair(
+    scores: Float[Tensor, "anchor key"], same: Keep, other: Keep, objective: Objective, mining: Mining, margin: float
+) -> tuple[Float[Tensor, "anchor"], Float[Tensor, "kind"] | None]:
+    """Each anchor's sum over its positives, and the shares of triplets by kind: rows of scores for every pair.
+
+    A GPU says here how many pairs there are: the one wait in a step of training.
+    """
     anchors, keys = same.nonzero(as_tuple=True)
     positive, negatives = scores[anchors, keys], scores[anchors]
     mask = other[anchors]
     kinds = shares_by_kind(objective, positive, negatives, mask)
     if isinstance(objective, InfoNCE):
-        mask = mask | same[anchors]
-        mask[torch.arange(len(keys), device=keys.device), keys] = False
+        mask = (mask | same[anchors]).scatter(1, keys[:, None], False)
     mask = mask & of_kind(positive.detach()[:, None] - negatives.detach(), mining, margin)
-    count = same.sum(-1)
-    loss = scores.new_zeros(len(scores)).index_add(0, anchors, objective(positive, negatives, mask))
-    best = scores.masked_fill(~same, -torch.inf).amax(-1)
-    rival = scores.masked_fill(~other, -torch.inf).amax(-1)
-    return Paired(loss / count.clamp_min(1), (best > rival).detach(), count > 0, kinds)
+    return scores.new_zeros(len(scores)).index_add(0, anchors, objective(positive, negatives, mask)), kinds
 
 
 def contrast_labels(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import cpc
-from cpc.contrast import NCE, Cosine, InfoNCE, NegativeDistance, PairMargin, Triplet
+from cpc.contrast import NCE, Cosine, InfoNCE, NegativeDistance, Objective, PairMargin, Triplet
 from cpc.contrast.pairs import by_label, contrast_pairs
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])  # the last has no positive
@@ -45,6 +45,23 @@ def test_pair_margin_over_labels_is_the_function() -> None:
     same, other = among_themselves(LABELS[:7])
     found = contrast_pairs(NegativeDistance()(x[None], x[None])[0], same, other, PairMargin(1.1))
     assert_equal(found.mean, cpc.pair_margin(x, LABELS[:7], margin=1.1), x)
+
+
+@pytest.mark.parametrize("objective", [InfoNCE(0.3), InfoNCE(0.3, 2.0), NCE(-0.7), PairMargin(1.4), Triplet(0.4)])
+def test_every_objective_equals_itself_over_a_loop_of_pairs(objective: Objective) -> None:
+    """One positive at a time, against the negatives that are the anchor's, as plain rows."""
+    x = vectors(4).requires_grad_()
+    found, scores = (NegativeDistance()(x[None], x[None])[0] for _ in range(2))
+    same, other = among_themselves()
+    means = []
+    for row, near, far in zip(scores, same, other, strict=True):
+        losses = []
+        for p in near.nonzero().flatten():
+            rivals = far | near if isinstance(objective, InfoNCE) else far
+            rivals = rivals & (torch.arange(len(row)) != p)
+            losses.append(objective(row[p][None], row[rivals][None])[0])
+        means += [torch.stack(losses).mean()] if losses else []
+    assert_equal(contrast_pairs(found, same, other, objective).mean, torch.stack(means).mean(), x)
 
 
 @pytest.mark.parametrize("mining", ["all", "hard", "semi_hard"])
