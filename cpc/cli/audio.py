@@ -36,7 +36,10 @@ def embed(
         typer.Option(help="npy: one a file; parquet: one data set; numpy-shards: few large .npy with an index."),
     ] = "npy",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N shares, into the same OUT.")] = "1/1",
-    precision: Annotated[Literal["fp32", "tf32", "bf16", "auto"], typer.Option(help="Of the computation.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16", "auto"],
+        typer.Option(help="auto: bf16 where the hardware has it, about twice as fast; features then differ by 1%."),
+    ] = "fp32",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")] = None,
     device: Device = "auto",
 ) -> None:
