@@ -1,6 +1,7 @@
 """Run the benchmarks and write what they print into benchmarks/README.md, each between its own two markers.
 
     python -m benchmarks [SECTION …]        # what `make bench` does; without names: all of them
+    python -m benchmarks --again [SECTION …]    # whether the ratios in the tables repeat; the tables stay
 
 A section that fails leaves its old table and is named at the end, with exit code 1. A section that is done is written
 at once: a run that is stopped keeps what it has measured.
@@ -18,6 +19,8 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.measures import markdown
+from benchmarks.repeat import HEAD, changes, summary, tables
 from cpc.config import InputError
 from cpc.distributed import device_name
 from cpc.files import write_text
@@ -48,6 +51,7 @@ SECTIONS = {
     "abx": f"benchmarks.abx {SPEECH} --split libri-devclean",
     "gpu": "benchmarks.gpu",
 }
+AGAIN = "again"  # the section of what was measured again
 
 
 def markers(section: str) -> tuple[str, str]:
@@ -63,6 +67,20 @@ def insert(page: str, section: str, command: str, output: str) -> str:
     head = "" if f"Python {platform.python_version()}" in output else f"{circumstances()}\n\n"  # some say it themselves
     shown = f"{begin}\n\n    python -m {command}\n\n{head}{fenced(output)}\n\n{end}"
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: shown, page, count=1, flags=re.DOTALL)
+
+
+def body(page: str, section: str) -> str:
+    """What stands between the markers of a section."""
+    begin, end = markers(section)
+    return page.partition(begin)[2].partition(end)[0]
+
+
+def repeated(page: str, section: str, old: str, new: str) -> str:
+    """The page with the section's row among those of the ratios that were measured again."""
+    rows = {row[0]: row for table in tables(body(page, AGAIN)) for row in table[1:]}
+    rows[section] = [section, *summary(changes(old, new))]
+    table = markdown(HEAD, [rows[name] for name in SECTIONS if name in rows])
+    return insert(page, AGAIN, "benchmarks --again", table)
 
 
 def circumstances() -> str:
@@ -91,7 +109,10 @@ def missing(command: str) -> str:
 
 
 @app.command()
-def main(sections: Annotated[list[str] | None, typer.Argument(help="Which. Default: all.")] = None) -> None:
+def main(
+    sections: Annotated[list[str] | None, typer.Argument(help="Which. Default: all.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Keep the tables; write how far their ratios moved.")] = False,
+) -> None:
     """Run sections and write their tables into benchmarks/README.md."""
     unknown = [name for name in sections or () if name not in SECTIONS]
     if unknown:
@@ -107,6 +128,8 @@ def main(sections: Annotated[list[str] | None, typer.Argument(help="Which. Defau
         typer.echo(f"{section}: {'failed' if output is None else 'measured'}, {time.perf_counter() - begun:.0f} s")
         if output is None:
             failed.append(section)
+        elif again:
+            write_text(README, repeated(README.read_text(), section, body(README.read_text(), section), output))
         else:
             write_text(README, insert(README.read_text(), section, command, output))
     if failed:

@@ -4,9 +4,8 @@
 
 The usual way is a loop: read a file, put it through the model as a batch of one, save the array. `cpc embed` is called
 as its users call it. A round is a process of its own, in which the usual way comes first (how `cpc embed` sets malloc
-cannot be undone); a ratio is the median over the rounds, of seconds of the clock and of the processor, which other jobs
-disturb less. Files are noise, and no two are of one length: one at a time plans its convolutions anew for nearly every
-file, as it does on real recordings.
+cannot be undone); a time, of the clock or of the processor, is the least of the rounds. Files are noise, and no two are
+of one length: one at a time plans its convolutions anew for nearly every file, as it does on real recordings.
 
 The floor is the multiplications and additions of the convolutions and the GRU over the rate of a matrix product of the
 same precision, measured in the same process.
@@ -14,7 +13,6 @@ same precision, measured in the same process.
 
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -127,10 +125,13 @@ def short(scratch: Path, rounds: int, only: str) -> None:
         seconds = synthesise(scratch / name, shortest, longest, count)
         found = [measured(WAYS, scratch / name) for _ in range(rounds)]
         for way in WAYS:
-            own = {kind: statistics.median(each[way][kind] / seconds for each in found) for kind in ("wall", "cpu")}
-            faster = {kind: statistics.median(each[WAYS[0]][kind] / each[way][kind] for each in found) for kind in own}
+            own, usual = (
+                {kind: min(each[name][kind] / seconds for each in found) for kind in ("wall", "cpu")}
+                for name in (way, WAYS[0])
+            )
+            faster = {kind: usual[kind] / own[kind] for kind in own}
             kind = "bf16" if "bf16" in way else "fp32"
-            floor = statistics.median(each[way]["wall"] / seconds / each["floor"].get(kind, math.nan) for each in found)
+            floor = own["wall"] / min(each["floor"].get(kind, math.nan) for each in found)
             times = (f"{1000 * own['wall']:.1f}", f"{1000 * own['cpu']:.1f}", f"{1 / own['wall']:.0f}")
             ratios = (f"{faster['wall']:.2f}", f"{faster['cpu']:.2f}", f"{floor:.2f}")
             table.add_row(f"{count} {name}, {shortest:g} to {longest:g} s", way, *times, *ratios)

@@ -46,14 +46,14 @@ def settled(work: Callable[[], object], device: torch.device, least: float = 1.0
 
 
 def in_turns(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """The median seconds of each, taken in rounds in which they take turns; the first round warms up."""
+    """The least seconds of each over rounds in which they take turns; the first round warms up."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
             found = seconds(work, device)
             if number:
                 taken[name].append(found)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return {name: min(values) for name, values in taken.items()}
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.parts [--batch 8] [--rounds 10] [--device cpu]
 
-Setting: `small`, windows of 20480 samples, K = 12, M = 128. The parts take turns; medians. Backward has twice the
-operations and bytes of forward. The floor of the loss is what any criterion has to do: the K predictions and the scores
-of the positive and the M negatives. Ours scores all pairs of a group instead, because one large matrix product is
-faster than many gathered vectors. Data: the batch is read from a packed corpus in memory and becomes float.
+Setting: `small`, windows of 20480 samples, K = 12, M = 128. The parts take turns; a time is the least of the rounds.
+Backward has twice the operations and bytes of forward. The floor of the loss is what any criterion has to do: the K
+predictions and the scores of the positive and the M negatives. Ours scores all pairs of a group instead, because one
+large matrix product is faster than many gathered vectors. Data: the batch is read from a packed corpus in memory and
+becomes float.
 """
 
 import tempfile

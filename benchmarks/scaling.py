@@ -3,8 +3,8 @@
     python -m benchmarks.scaling [--only batch|negatives|length] [--most 256] [--memory 3] [--rounds 3]
 
 Setting: `small`, windows of 20480 samples, K = 12, M = 128 where nothing else is said. The usual criterion gathers
-vectors; it is left out where it would hold more than `--memory` GB. Its times and ours are taken in turns, medians.
-Linear cost shows as a constant number in the columns "a window" and "a negative".
+vectors; it is left out where it would hold more than `--memory` GB. Its times and ours are taken in turns, the least of
+the rounds. Linear cost shows as a constant number in the columns "a window" and "a negative".
 """
 
 from typing import Annotated
