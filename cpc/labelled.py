@@ -16,8 +16,8 @@ from cpc.config import STRICT
 from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.kinds import Mining
 from cpc.contrast.pairs import contrast_labels
-from cpc.contrast.picking import full
 from cpc.corpus import Corpus
+from cpc.device import full
 from cpc.distributed import gather_all
 from cpc.grouping import WHOLE, Share
 from cpc.model import CPC

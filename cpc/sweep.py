@@ -148,7 +148,7 @@ def sweep(
 
 
 def _judge(judgement: Judgement, recipe: Recipe, run: Path, progress: bool) -> None:
-    from cpc.distributed import device
+    from cpc.device import device
     from cpc.evaluation.record import probe_and_record
 
     probe_and_record(

@@ -22,8 +22,8 @@ from cpc.contrast import Cosine, InfoNCE, Objective, Score
 from cpc.contrast.calibration import Calibration, Learnt
 from cpc.contrast.momentum import Momentum
 from cpc.contrast.pairs import contrast_labels
-from cpc.contrast.picking import full
 from cpc.contrast.queue import Queue
+from cpc.device import full
 from cpc.distributed import gather_all
 from cpc.grouping import WHOLE, Share
 from cpc.model import CPC, checkpoint_file, read_checkpoint

@@ -12,6 +12,7 @@ LAYERS = {
     "cpc.config": 0,
     "cpc.seeding": 0,
     "cpc.version": 0,
+    "cpc.device": 0,
     "cpc.distributed": 0,
     "cpc.damage": 0,
     "cpc.files": 0,

@@ -15,7 +15,8 @@ import torch
 import torch.multiprocessing as mp
 
 from cpc.config import InputError
-from cpc.distributed import Vote, World, device, gather, gather_all, precision, start
+from cpc.device import device, precision
+from cpc.distributed import Vote, World, gather, gather_all, start
 from cpc.training.job import Job
 from cpc.training.loop import validation
 from cpc.training.recipe import Recipe

@@ -48,7 +48,7 @@ def embed(
     Files of any length, hours too. What gives no features is listed in OUT/skipped.tsv.
     """
     from cpc.corpus.listing import parse_shard
-    from cpc.distributed import device as find_device
+    from cpc.device import device as find_device
     from cpc.evaluation.embedding.embed import embed as embed_files
     from cpc.model import load
 

@@ -22,7 +22,7 @@ def evaluate(
 ) -> None:
     """Random init, MFCC, CPC by two classifiers and a supervised topline, on phones and speakers, with intervals."""
     from cpc.config import InputError
-    from cpc.distributed import device as find_device
+    from cpc.device import device as find_device
     from cpc.evaluation.suite import COLUMNS, DISJOINT, order_lines, paper_suite, suite_table
     from cpc.evaluation.topline import Topline
 
@@ -62,7 +62,7 @@ def abx(
     device: Device = "auto",
 ) -> None:
     """Whether an instance of a phone is nearer to another of its kind than to one of another kind; no training."""
-    from cpc.distributed import device as find_device
+    from cpc.device import device as find_device
     from cpc.evaluation.abx.command import Asked, evaluate
     from cpc.evaluation.abx.show import abx_table
 
@@ -123,7 +123,7 @@ def figures(
     device: Device = "auto",
 ) -> None:
     """Pictures of a run: curves, horizon, variance, one utterance, t-SNE, UMAP, confusions. Also into MLflow."""
-    from cpc.distributed import device as find_device
+    from cpc.device import device as find_device
     from cpc.evaluation.figures.gallery import draw_all
 
     draw_all(run, corpus, train, test, out=out, most=most, device=str(find_device(device)), say=print)

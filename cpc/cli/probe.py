@@ -64,7 +64,7 @@ def probe(
     device: Device = "auto",
 ) -> None:
     """Judge a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
-    from cpc.distributed import device as find_device
+    from cpc.device import device as find_device
     from cpc.evaluation.record import probe_and_record
     from cpc.evaluation.show import probe_table
 

@@ -27,7 +27,7 @@ def verify(
     device: Device = "auto",
 ) -> None:
     """Whether two utterances are by one speaker, by the cosine of their mean features: EER and minDCF."""
-    from cpc.distributed import device as find_device
+    from cpc.device import device as find_device
     from cpc.evaluation.verification.command import Asked, evaluate
     from cpc.evaluation.verification.material import Choice
     from cpc.evaluation.verification.show import verification_table

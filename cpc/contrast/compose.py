@@ -10,8 +10,8 @@ from cpc.contrast.calibration import Calibration
 from cpc.contrast.kinds import shares_by_kind
 from cpc.contrast.negatives import Candidates, Grid, Negatives
 from cpc.contrast.objectives import Objective
-from cpc.contrast.picking import full
 from cpc.contrast.scores import Score
+from cpc.device import full
 
 
 class Contrasted(NamedTuple):

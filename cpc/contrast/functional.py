@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cpc.contrast.kinds import Mining, of_kind
 from cpc.contrast.objectives import NCE, InfoNCE, PairMargin, Triplet, logsumexp
-from cpc.contrast.picking import full
 from cpc.contrast.scores import Cosine, Dot, NegativeDistance, Score
+from cpc.device import full
 
 Reduction = Literal["mean", "none"]
 Similarity = Literal["cosine", "dot"]

@@ -14,7 +14,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cpc.config import STRICT
-from cpc.contrast.picking import full, pick
+from cpc.contrast.picking import pick
+from cpc.device import full
 
 
 class Grid(NamedTuple):

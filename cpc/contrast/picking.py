@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cpc.device import full
+
 
 def pick(
     scores: Float[Tensor, "group anchor key"], index: Int[Tensor, "group anchor pick"]
@@ -13,11 +15,6 @@ def pick(
     """scores[g, a, index[g, a, p]], in float32 at least."""
     picked: Tensor = _Pick.apply(scores, index)  # type: ignore[no-untyped-call]
     return picked
-
-
-def full(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half precision is good enough for the products; sums of exponentials want float32."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 class _Pick(torch.autograd.Function):

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cpc.config import STRICT
-from cpc.contrast.picking import full
+from cpc.device import full
 
 
 @dataclass(frozen=True, config=STRICT)

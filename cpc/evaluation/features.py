@@ -12,7 +12,7 @@ from torch import Tensor
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.corpus.progress import show_progress
-from cpc.distributed import allow_tf32, keep_freed_memory
+from cpc.device import allow_tf32, keep_freed_memory
 from cpc.evaluation.embedding.batches import batches, evaluating, give_memory_back
 from cpc.evaluation.layers import Layer, LayerName, check_layer, layers_of
 from cpc.model import CPC

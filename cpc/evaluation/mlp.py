@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from cpc.distributed import precision
+from cpc.device import precision
 from cpc.evaluation.early_stopping import EarlyStopping
 from cpc.evaluation.examples import Examples
 from cpc.seeding import derive, numpy_generator

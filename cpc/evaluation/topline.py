@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from cpc.config import InputError, dump
-from cpc.distributed import keep_freed_memory, precision
+from cpc.device import keep_freed_memory, precision
 from cpc.evaluation.budget import labelled
 from cpc.evaluation.cache import find, place
 from cpc.evaluation.classifier import LinearClassifier

@@ -83,10 +83,10 @@ class Encoder(nn.Module):
         self, waveform: Float[Tensor, "batch sample"], lengths: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch frame dim"]:
         x = waveform[..., None]  # (batch, sample, 1)
-        for conv, norm, (_, _, padding) in zip(self.convs, self.norms, self._layers(), strict=True):
+        for conv, norm, (kernel, stride, padding) in zip(self.convs, self.norms, self._layers(), strict=True):
             x = F.relu_(norm(convolve(x, conv, padding)))
             if lengths is not None:
-                lengths = self._conv_length(lengths, conv)
+                lengths = (lengths + 2 * padding - kernel) // stride + 1
                 x = _silence_after(x, lengths)
         return x
 
@@ -124,13 +124,6 @@ class Encoder(nn.Module):
 
     def _layers(self) -> list[tuple[int, int, int]]:
         return list(zip(self.config.kernels, self.config.strides, self.config.padding, strict=True))
-
-    @staticmethod
-    def _conv_length(lengths: Int[Tensor, "batch"], conv: nn.Module) -> Int[Tensor, "batch"]:
-        if not isinstance(conv, nn.Conv2d):
-            raise TypeError(f"conv={type(conv).__name__}: must be Conv2d")
-        padding = conv.padding[1]
-        return (lengths + 2 * int(padding) - conv.kernel_size[1]) // conv.stride[1] + 1
 
 
 def convolve(x: Float[Tensor, "batch step channel"], conv: nn.Module, padding: int) -> Float[Tensor, "batch frame dim"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cpc.contrast.picking import full
+from cpc.device import full
 
 
 def gru(rnn: nn.GRU, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame hidden"]:

@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cpc import distributed
 from cpc.augment import Rows, views
 from cpc.config import InputError, dump
 from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
+from cpc.device import allow_tf32, keep_freed_memory
+from cpc.device import device as find_device
+from cpc.device import precision as chosen_precision
 from cpc.distributed import World
 from cpc.grouping import Share
 from cpc.labelled import FrameLabels, LabelledConfig
@@ -57,7 +59,7 @@ class Job:
     @classmethod
     def start(cls, recipe: Recipe, world: World | None = None) -> "Job":
         """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own."""
-        world = world or World(distributed.device(recipe.training.device))
+        world = world or World(find_device(recipe.training.device))
         division = divide(recipe, world)
         if recipe.training.cuda_graph:
             check_graph(recipe, world)
@@ -68,9 +70,9 @@ class Job:
                 "they must agree, so pack it again or change the setting"
             )
         device = world.device
-        precision = distributed.precision(recipe.training.precision, device)
-        distributed.allow_tf32(precision != "fp32")
-        distributed.keep_freed_memory(device)
+        precision = chosen_precision(recipe.training.precision, device)
+        allow_tf32(precision != "fp32")
+        keep_freed_memory(device)
         model = build(recipe.model, recipe.seed).to(device)
         criterion = build_criterion(recipe, model)
         if recipe.training.compile:

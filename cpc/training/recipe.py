@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from cpc.augment import AugmentConfig
 from cpc.config import STRICT, load
-from cpc.distributed import Precision
+from cpc.device import Precision
 from cpc.labelled import LabelledConfig
 from cpc.model import ModelConfig
 from cpc.objective import LossConfig

@@ -19,6 +19,7 @@ import yaml
 
 from cpc import distributed
 from cpc.config import InputError, dump, flatten, load
+from cpc.device import device_name
 from cpc.distributed import World
 from cpc.files import write_json, write_text
 from cpc.tracking import RUNS, Status, Tracker
@@ -151,7 +152,7 @@ def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
 
 def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
     """Say and record what is about to happen."""
-    device = distributed.device_name(job.device)
+    device = device_name(job.device)
     hours = float(job.windows.lengths.sum()) / job.corpus.sample_rate / 3600
     parameters = sum(p.numel() for p in job.parameters)
     if job.world.size > 1:

@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from cpc import distributed
 from cpc.config import InputError
 from cpc.corpus.listing import check_shard
+from cpc.device import Precision
+from cpc.device import device as find_device
+from cpc.device import precision as exact_precision
 from cpc.evaluation.embedding.batches import evaluating
 from cpc.evaluation.embedding.formats import FORMATS, Format, npy_name, part_name
 from cpc.evaluation.embedding.job import Job, LayerName
@@ -54,7 +56,7 @@ def embed(
     layer: LayerName = "c",
     *,
     format: Format = "npy",
-    precision: distributed.Precision = "fp32",
+    precision: Precision = "fp32",
     shard: tuple[int, int] = (1, 1),
     workers: int | None = None,
     batch_samples: int | None = None,
@@ -77,13 +79,13 @@ def embed(
     Raises:
         InputError: `source` has no audio or two files of one name, or `out` holds features of another kind.
     """
-    chosen = load(model, distributed.device()) if isinstance(model, str | Path) else model
+    chosen = load(model, find_device()) if isinstance(model, str | Path) else model
     _check(format, layer, shard)
     kind = next(chosen.parameters()).device
     listing = listed(Path(source))
     with ExitStack() as stack:
         ledger = Ledger(Path(out), format)
-        exact = distributed.precision(precision, kind)
+        exact = exact_precision(precision, kind)
         job = Job(chosen, layer, exact, ledger, listing, shard, workers or os.cpu_count() or 1)
         stack.enter_context(ledger.lock(f"{shard[0]}-of-{shard[1]}"))
         with ledger.lock("tables", wait=True):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cpc.audio import Undecodable
 from cpc.corpus.progress import Progress, show_progress
-from cpc.distributed import allow_tf32, keep_freed_memory
+from cpc.device import allow_tf32, keep_freed_memory
 from cpc.evaluation.embedding.formats import Frames, open_part
 from cpc.evaluation.embedding.ledger import Ledger, Record
 from cpc.evaluation.embedding.listing import File, Listing

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 from numpy import ndarray
 from torch import Tensor
@@ -100,7 +99,7 @@ class Reading:
         batch.files, batch.lengths = good, [len(wave) for wave in waves]
         if waves:
             batch.waves = pad(waves, rounded_up(max(batch.lengths), SHORTEST))
-            if torch.cuda.is_available():
+            if next(self.model.parameters()).device.type == "cuda":  # on a CPU beside a GPU nothing travels
                 batch.waves = batch.waves.pin_memory()
         return batch
 
