@@ -20,9 +20,9 @@ import torch
 import typer
 
 from benchmarks.measures import markdown
-from benchmarks.repeat import HEAD, changes, summary, tables
+from benchmarks.repeat import BOUND, HEAD, changes, summary, tables
 from cpc.config import InputError
-from cpc.distributed import device_name
+from cpc.device import device_name
 from cpc.files import write_text
 from data_prep.console import run
 
@@ -129,7 +129,10 @@ def main(
         if output is None:
             failed.append(section)
         elif again:
-            write_text(README, repeated(README.read_text(), section, body(README.read_text(), section), output))
+            old = body(README.read_text(), section)
+            for change in (each for each in changes(old, output) if each.relative > BOUND):
+                typer.echo(f"  {change.where}: {change.before:g}, now {change.after:g}")
+            write_text(README, repeated(README.read_text(), section, old, output))
         else:
             write_text(README, insert(README.read_text(), section, command, output))
     if failed:

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.floor import Machine
 from cpc.corpus import Corpus
-from cpc.distributed import device_name
+from cpc.device import device_name
 from cpc.evaluation.abx.bank import Bank
 from cpc.evaluation.abx.groups import make_cells, make_groups, only_used
 from cpc.evaluation.abx.items import Items, write_items

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from cpc import CPCLoss, Dot, build, load_config
 from cpc.config import PRESETS
-from cpc.distributed import device_name, keep_freed_memory
+from cpc.device import device_name, keep_freed_memory
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

@@ -41,7 +41,7 @@ from cpc.augment import (
     views,
 )
 from cpc.config import PRESETS
-from cpc.distributed import device_name, has_bf16, keep_freed_memory
+from cpc.device import device_name, has_bf16, keep_freed_memory
 from cpc.seeding import torch_generator
 from cpc.training.schedule import optimizer
 from data_prep.console import run

@@ -23,7 +23,7 @@ import typer
 from benchmarks import large
 from benchmarks.measures import markdown
 from cpc.config import InputError
-from cpc.distributed import device_name
+from cpc.device import device_name
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

@@ -25,10 +25,12 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import large
 from benchmarks.floor import Machine, context_operations, encoder_bytes, encoder_operations, seconds
 from benchmarks.scaling import BATCHES, NEGATIVES, Bench
-from cpc import distributed, load_config
+from cpc import load_config
 from cpc.config import PRESETS
 from cpc.corpus.corpus import HEADER
-from cpc.distributed import World, device_name, has_bf16
+from cpc.device import device as find_device
+from cpc.device import device_name, has_bf16
+from cpc.distributed import World
 from cpc.objective import CPCLoss
 from cpc.training.job import Job
 from data_prep.console import run
@@ -45,6 +47,7 @@ class Case(NamedTuple):
     batch: int
     graph: bool = False
     goal: int | None = None
+    compile: bool = False
 
 
 CASES = (
@@ -52,7 +55,10 @@ CASES = (
     Case("small", 8, graph=True),
     Case("small", 256, goal=20_000),
     Case("small", 256, graph=True, goal=20_000),
+    Case("small", 256, goal=20_000, compile=True),
+    Case("small", 256, graph=True, goal=20_000, compile=True),
     Case("paper", 64, goal=6_000),
+    Case("paper", 64, goal=6_000, compile=True),
 )
 
 
@@ -77,6 +83,7 @@ def start(case: Case, corpus: Path, device: torch.device) -> Job:
     """The job of a case, its corpus on the device where that is one of its own."""
     settings = [f"data.corpus={corpus}", "data.held_out=0", f"windows.batch={case.batch}"]
     settings += [f"training.device={device.type}", f"training.cuda_graph={case.graph}".lower()]
+    settings += [f"training.compile={case.compile}".lower()]
     job = Job.start(load_config(PRESETS / f"{case.preset}.yaml", settings), World(device))
     job.hold()
     job.train(True)
@@ -122,13 +129,14 @@ def traced(job: Job) -> Trace | None:
 
 
 def throughput(corpus: Path, machine: Machine, device: torch.device, count: int, most: int) -> Trace | None:
-    """Print the table of all cases; gives the trace of the last one at the largest batch without a graph."""
+    """Print the table of all cases; gives the trace of the plain one at the largest batch."""
     table = Table(title=f"{device_name(device)}; torch {torch.__version__}; {machine}", title_justify="left")
-    for heading in ("preset", "batch", "CUDA graph", "ms", "× real time", "goal", "floor, ms", "× the floor", "idle"):
+    numbered = ("ms", "× real time", "goal", "floor, ms", "× the floor", "idle")
+    for heading in ("preset", "batch", "CUDA graph", "compiled", *numbered):
         table.add_column(heading, justify="left" if heading == "preset" else "right")
     kept = None
     for case in CASES:
-        if case.batch > most or (case.graph and device.type != "cuda"):
+        if case.batch > most or ((case.graph or case.compile) and device.type != "cuda"):
             continue
         job = start(case, corpus, device)
         steps(job, min(WARM_UP, count))
@@ -137,8 +145,9 @@ def throughput(corpus: Path, machine: Machine, device: torch.device, count: int,
         fast = f"{case.batch * job.recipe.windows.samples / job.corpus.sample_rate / taken:,.0f}"
         goal, idle = f"{case.goal:,}" if case.goal else "", f"{trace.idle:.1%}" if trace else ""
         numbers = (f"{1e3 * taken:.2f}", fast, goal, f"{1e3 * least:.2f}", f"{taken / least:.1f}", idle)
-        table.add_row(case.preset, str(case.batch), "yes" if case.graph else "", *numbers)
-        kept = trace if trace and case[:3] == ("small", 256, False) else kept
+        ways = ["yes" if way else "" for way in (case.graph, case.compile)]
+        table.add_row(case.preset, str(case.batch), *ways, *numbers)
+        kept = trace if trace and case == Case("small", 256, goal=20_000) else kept
         del job
     Console(width=150).print(table)
     return kept
@@ -165,7 +174,7 @@ def main(
     device: Annotated[str, typer.Option()] = "cuda",
 ) -> None:
     """Print the tables."""
-    chosen = distributed.device(device)
+    chosen = find_device(device)
     machine = Machine.measure(chosen, has_bf16(chosen))
     with tempfile.TemporaryDirectory(prefix="cpc-gpu-") as scratch:
         trace = throughput(noise(Path(scratch, "corpus")), machine, chosen, steps, most)

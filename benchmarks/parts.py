@@ -1,6 +1,6 @@
 """The parts of a training step, each beside its floor: data, encoder, context, loss, optimiser.
 
-    python -m benchmarks.parts [--batch 8] [--rounds 10] [--device cpu]
+    python -m benchmarks.parts [--batch 8] [--rounds 20] [--device cpu]
 
 Setting: `small`, windows of 20480 samples, K = 12, M = 128. The parts take turns; a time is the least of the rounds.
 Backward has twice the operations and bytes of forward. The floor of the loss is what any criterion has to do: the K
@@ -25,7 +25,7 @@ from benchmarks.floor import Machine, context_operations, encoder_bytes, encoder
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
 from cpc.corpus import Corpus
-from cpc.distributed import device_name, has_bf16, keep_freed_memory
+from cpc.device import device_name, has_bf16, keep_freed_memory
 from cpc.model import Latents
 from cpc.seeding import torch_generator
 from cpc.training.schedule import OptimConfig, optimizer
@@ -127,7 +127,7 @@ class Stage:
 @app.command()
 def main(
     batch: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the parts take turns.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the parts take turns.")] = 20,
     device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
     """Print a table for each precision."""

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from benchmarks.floor import Machine, in_turns
-from cpc.distributed import device_name
+from cpc.device import device_name
 from cpc.evaluation.classifier import Fitting, LinearClassifier, fit
 from data_prep.console import run
 

@@ -18,7 +18,7 @@ from benchmarks.floor import Machine, context_operations, encoder_operations, in
 from benchmarks.step import NEGATIVES, SAMPLES, STEPS, peak_bytes
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS, InputError
-from cpc.distributed import device_name, has_bf16, keep_freed_memory
+from cpc.device import device_name, has_bf16, keep_freed_memory
 from cpc.model import Latents
 from cpc.seeding import torch_generator
 from cpc.training.schedule import OptimConfig, optimizer

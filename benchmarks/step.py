@@ -1,6 +1,6 @@
 """A full training step with our criterion against the usual one that gathers negative vectors, in the same run.
 
-    python -m benchmarks.step [--batch 8] [--rounds 5] [--keep-memory]
+    python -m benchmarks.step [--batch 8] [--rounds 8] [--keep-memory]
 
 Like is compared with like: our criterion draws negatives for each step k, and so does the usual one; a row shows it
 with one set of negatives shared by all steps as well, which is cheaper.
@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.floor import settled
 from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
-from cpc.distributed import device_name, has_bf16, keep_freed_memory
+from cpc.device import device_name, has_bf16, keep_freed_memory
 from cpc.model import Latents
 from cpc.seeding import torch_generator
 from cpc.training.schedule import OptimConfig, optimizer
@@ -87,7 +87,7 @@ def peak_of(recorded: profile) -> int:
 @app.command()
 def main(
     batch: Annotated[int, typer.Option(help="Windows a step.")] = 8,
-    rounds: Annotated[int, typer.Option(help="Rounds in which the variants take turns.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds in which the variants take turns.")] = 8,
     device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
     keep_memory: Annotated[bool, typer.Option(help="Tune malloc as `cpc train` does; torch alone does not.")] = False,
 ) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.used [--batch 8] [--rounds 6] [--bf16]
 
 `import cpc` lays large tensors in huge pages, and `cpc train` keeps freed memory in the process
-(`cpc.distributed.keep_freed_memory`); code that gathers vectors does neither. The settings cannot be undone in a
+(`cpc.device.keep_freed_memory`); code that gathers vectors does neither. The settings cannot be undone in a
 process, so every measurement is a process of its own. The two take turns; times are the least of the rounds, and beside
 their ratio stand the lowest and the highest of one round. `benchmarks.step` compares both in one process, where huge
 pages serve both.
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.floor import seconds
 from benchmarks.step import SAMPLES, USUAL, criteria
-from cpc.distributed import device_name, keep_freed_memory
+from cpc.device import device_name, keep_freed_memory
 from cpc.training.schedule import OptimConfig, optimizer
 from data_prep.console import run
 

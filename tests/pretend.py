@@ -60,6 +60,7 @@ class Pretend(TorchDispatchMode):
     """Has new tensors made on the GPU that is none, and knows what waited for it."""
 
     waits: list[str] = []  # noqa: RUF012 (of all threads)
+    travels: list[str] = []  # noqa: RUF012 (what went from one device to the other, waited for or not)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
@@ -75,6 +76,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if held and plain and kind not in ACROSS:
         raise RuntimeError(f"Expected all tensors to be on the same device, but {func} was given some on the CPU")
     crosses = there if plain else held and device is not None and not there
+    if crosses:
+        Pretend.travels.append(str(func))
     if (held and kind in READS) or (crosses and not kwargs.get("non_blocking")):
         Pretend.waits.append(str(func))
     kwargs = {**kwargs, "device": torch.device("cpu")} if there else kwargs
@@ -169,3 +172,4 @@ def install(patch: pytest.MonkeyPatch, bf16: bool) -> None:
 
     patch.setattr(threading.Thread, "run", run)
     patch.setattr(Pretend, "waits", [])
+    patch.setattr(Pretend, "travels", [])

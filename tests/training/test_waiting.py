@@ -69,6 +69,17 @@ def test_losses_are_computed_on_a_gpu_without_a_wait(
         torch.testing.assert_close(there.cpu(), losses[0], rtol=near, atol=near)
 
 
+def test_what_a_cuda_graph_records_stays_on_the_gpu(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay would bring again what the CPU held while it was recorded."""
+    install(monkeypatch, bf16=True)
+    with Pretend():
+        job, batch = started("cpc", tones, "bf16", World(GPU))
+        assert Pretend.travels  # the windows
+        Pretend.travels.clear()
+        forward(job, batch)
+    assert Pretend.travels == []
+
+
 @torch.no_grad()
 def forward(job: Job, batch: Batch) -> Tensor:
     """The losses of a batch, and what follows a step."""
