@@ -41,7 +41,7 @@ def ratios(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for heading, *rows in tables(text):
         for row in rows:
-            name = ", ".join(cell for cell in row if cell and not _is_number(cell)) or row[0]
+            name = ", ".join([row[0], *(cell for cell in row[1:] if cell and not cell[0].isdigit())])
             for title, cell in zip(heading[1:], row[1:], strict=False):
                 if _is_number(cell) and (_is_ratio(title) or " / " in row[0]):
                     found[_unused(f"{name}: {title}", found)] = cell

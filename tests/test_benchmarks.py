@@ -52,6 +52,8 @@ WRITTEN = """
 
 def test_ratios_are_found_by_row_and_column() -> None:
     assert ratios(DRAWN) == {"usual: × faster": "1.0", "ours: × faster": "10.4"}
+    two = "| utterances | 1,000 | ratio |\n| --- | ---: | ---: |\n| open, ms | 1.15 (1.20) | 59.2 |\n"
+    assert ratios(two) == {"open, ms: ratio": "59.2"}  # whatever the times are
     assert ratios(WRITTEN) == {"300: ratio": "1.00", "3,000: ratio": "1.54", "a / b: MiB": "0.70"}
 
 

@@ -1,4 +1,4 @@
-"""Pitch moves by cents and events stay; tempo moves events and pitch stays; the vocoder is torchaudio's."""
+"""Pitch moves by cents and events stay; tempo the other way round; vocoder and synthesis are torchaudio's and torch's."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cpc.augment.parameters import rms
-from cpc.augment.pitch import HOP, analyse, change_tempo, interpolate, shift_pitch, vocode
+from cpc.augment.pitch import FRAME, HOP, analyse, change_tempo, interpolate, shift_pitch, synthesise, vocode
 
 RATE, SAMPLES = 16000, 20480
 TIME = torch.arange(SAMPLES) / RATE
@@ -68,6 +68,17 @@ def test_vocoder_is_torchaudios_at_one_rate(rate: float) -> None:
     theirs = phase_vocoder(spectrum.transpose(1, 2), rate, advance).transpose(1, 2)
     ours = vocode(spectrum, torch.full((2,), rate, dtype=torch.float64), theirs.shape[1])
     torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("samples", [20480, 19980, 20540])  # as many as were analysed, fewer, more
+def test_synthesis_is_torchs(twice: bool, samples: int) -> None:
+    spectrum = analyse(torch.randn(2, 20480, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    size = 2 * FRAME if twice else FRAME
+    padded = torch.nn.functional.pad(spectrum, (0, size // 2 + 1 - spectrum.shape[2])).transpose(1, 2)
+    window = torch.hann_window(size, dtype=torch.float64)
+    expected = torch.istft(padded, size, size // 4, window=window, length=samples * size // FRAME)
+    torch.testing.assert_close(synthesise(spectrum, samples, twice), size // FRAME * expected)
 
 
 def test_interpolation_is_exact_for_quadratics_and_at_samples() -> None:

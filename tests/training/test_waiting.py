@@ -64,7 +64,8 @@ def test_losses_are_computed_on_a_gpu_without_a_wait(
             losses.append(forward(job, batch))
         assert losses[-1].device == GPU
         assert Pretend.waits == []
-    near = 1e-3 if precision == "fp32" else 0.15  # vocoders of `augmented` turn rounding into phase
+    # The vocoder of `augmented` turns rounding into phase, and the heads of `riviere` draw their dropout elsewhere.
+    near = 0.15 if precision == "bf16" else 1e-3 if name in ("augmented", "riviere") else 1e-5
     for there in losses[1:]:
         torch.testing.assert_close(there.cpu(), losses[0], rtol=near, atol=near)
 
