@@ -73,7 +73,7 @@ def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "tf32"
     if choice == "auto":
         return "bf16" if has_bf16(chosen) else "fp32"
     if choice == "tf32" and chosen.type != "cuda":
-        raise InputError(f"training.precision=tf32: only GPUs have it, not {chosen.type}; give fp32 or bf16")
+        raise InputError(f"precision=tf32: only GPUs have it, not {chosen.type}; give fp32 or bf16")
     return choice
 
 

@@ -1,4 +1,4 @@
-"""Pitch moves by cents and events stay; tempo the other way round; vocoder and synthesis are torchaudio's and torch's."""
+"""Pitch moves by cents and events stay, tempo the other way round; vocoder and synthesis are those of libraries."""
 
 import math
 
