@@ -235,7 +235,7 @@ def test_a_finished_corpus_is_left_alone_and_another_is_refused(tmp_path: Path, 
     made, out = sources(6), tmp_path / "out"
     first = pack(made, out, progress=False)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert pack(made, out, progress=False) == (*first[:3], False)
+    assert pack(made, out, progress=False) == (*first[:3], False, 0)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
     with pytest.raises(InputError, match="other files or settings; remove it"):
         pack(made[1:], out, progress=False)
