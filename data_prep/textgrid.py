@@ -25,7 +25,8 @@ PAUSE = "<eps>"  # the class of what no word covers
 SLACK = 0.01  # seconds by which the last interval may miss the end of its tier and still lasts until there
 _TIERS = re.compile(r"<exists>\s*(?:size\s*=\s*)?(\d+)")
 _TIER = re.compile(  # class, name, xmin, xmax and the number of entries, in the long format with what each is
-    r'"(?:IntervalTier|TextTier)"\s+(?:name\s*=\s*)?"(?:[^"]|"")*"\s+(?:xmin\s*=\s*)?\S+\s+(?:xmax\s*=\s*)?\S+\s+'
+    r'"(?:IntervalTier|TextTier)"\s+(?:name\s*=\s*)?"(?:[^"]|"")*"\s+'
+    r"(?:xmin\s*=\s*)?[-+.\deE]+\s+(?:xmax\s*=\s*)?[-+.\deE]+\s+"
     r"(?:(?:intervals|points)\s*:\s*size\s*=\s*)?(\d+)"
 )
 
