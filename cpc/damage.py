@@ -132,14 +132,15 @@ def stated_frames(file: Any, path: Path) -> tuple[int, Header | None]:
     They differ for a WAV, RF64, W64, AIFF, AU, CAF or NIST that was cut short. The header is None where it need not
     be looked at; where it leaves the length open, the frames are those that libsndfile finds, possibly none.
     """
-    frames, log = int(file.frames), file.extra_info
+    frames = int(file.frames)
     if file.format == "NIST":
         with path.open("rb") as opened:
             found = re.search(rb"^sample_count -i (\d+)", opened.read(1024), re.MULTILINE)
         return max(frames, int(found[1]) if found else 0), None
     if file.format not in ("WAV", "WAVEX", "AIFF", "AU", "RF64", "W64", "CAF"):
         return frames, None
-    if file.format in ("WAV", "WAVEX", "AIFF") and frames and "should be" not in log and "Fixing it" not in log:
+    quiet = file.format in ("WAV", "WAVEX", "AIFF") and frames  # libsndfile tells of a wrong length in these
+    if quiet and not any(said in file.extra_info for said in ("should be", "Fixing it")):
         return frames, None
     header = read_header(path)
     if header is None or header.is_open or header.stated <= header.there or not frames:

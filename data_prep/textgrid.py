@@ -211,7 +211,9 @@ def _names(tier: _Drawn, name: str) -> bool:
 
 def _tier(path: Path, tiers: Sequence[_Drawn], blank: str) -> Tier:
     """One tier out of each speaker's: what is said, silence where an interval says so, None where there is none."""
-    entries = sorted(_Entry(*entry, number) for number, tier in enumerate(tiers) for entry in tier.entries)
+    entries = sorted(
+        _Entry(start, stop, text, number) for number, tier in enumerate(tiers) for start, stop, text in tier.entries
+    )
     for entry in entries:
         if entry.stop <= entry.start:
             raise InputError(f"{path}: {entry.text!r} from {entry.start:.3f} s to {entry.stop:.3f} s is no interval")
