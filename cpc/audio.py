@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int16
 from numpy import ndarray
 
 from cpc.config import InputError
-from cpc.damage import ends_within_page, no_file, stated_frames, why_not_opened
+from cpc.damage import Undecodable as Undecodable  # noqa: PLC0414  # a name of this module too
+from cpc.damage import ends_within_page, open_audio
 
 SAMPLE_RATE = 16000
+SLACK = 0.05  # seconds that a file may lack of what its header says: recorders write a little less than they meant to
 SUFFIXES = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64")
 ) | {".snd", ".sph", ".w64", ".wav"}
@@ -35,15 +36,6 @@ class AudioInfo(NamedTuple):
     samples: int
     sample_rate: int
     channels: int
-
-
-class Undecodable(InputError):
-    """A file that gives no usable audio. `.path` names the file, `.reason` says why (without the path)."""
-
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
-        self.reason = reason
 
 
 def find_audio(root: str | Path) -> list[Path]:
@@ -100,16 +92,22 @@ def probe(path: str | Path) -> AudioInfo:
 
 
 def decode(
-    path: str | Path, sample_rate: int = SAMPLE_RATE, start: int = 0, stop: int | None = None
+    path: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    strict: bool = False,
 ) -> Float32[ndarray, " sample"]:
     """Decode a file, or its samples start..stop (at its own rate), to mono float32 at `sample_rate` Hz.
 
     Full scale is [-1, 1). Channels are averaged; another rate is resampled (soxr, high quality). What was int16
     in the file at `sample_rate` comes back exactly: sample / 32768. Raises Undecodable for what cannot be decoded,
     is empty, holds NaN or infinity, has fewer samples than its header or `stop` says, or ends within an Ogg page.
-    MP3's header may be a guess: what such a file holds is taken as it is (see also `stated_frames`).
+    MP3's header may be a guess: what such a file holds is taken as it is. So is a file that lacks at most 50 ms of
+    what its header says (not with `strict`), and one whose header leaves the length open, as writers to a pipe do.
     """
-    with closing(Reader(path)) as reader:
+    with closing(Reader(path, strict=strict)) as reader:
         return reader.decode(sample_rate, start, stop)
 
 
@@ -117,16 +115,23 @@ class Reader:
     """An audio file that is read forwards, as mono float32 at its own rate, one block in memory at a time.
 
     Segments asked for in their order cost one pass over the file. `samples` is None where the length cannot be
-    told. Raises Undecodable if there is no file or no audio in it.
+    told; `note` says where it is not the one in the header, "" where it is. With `strict` a file that lacks a little
+    of that is damaged. Raises Undecodable if there is no file or no audio in it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, strict: bool = False) -> None:
         self.path = Path(path)
         self.damaged = False  # reading failed at `position`
-        self._file = _open(self.path)
+        self._file, stated, header = open_audio(self.path)
         self.sample_rate, self.channels = int(self._file.samplerate), int(self._file.channels)
         self._torn = self._file.format == "OGG" and ends_within_page(self.path)
-        self.samples = None if self._torn or self._file.frames >= _UNKNOWN else stated_frames(self._file)
+        self.samples = None if self._torn or self._file.frames >= _UNKNOWN else stated
+        self.note, frames = "", int(self._file.frames)
+        if header is not None and header.is_open and frames:
+            self.note = f"its header leaves the length open: taken to the end of the file, {frames} samples"
+        elif not strict and 0 < frames < stated <= frames + SLACK * self.sample_rate:
+            self.samples = frames
+            self.note = f"holds {stated - frames} samples less than the {stated} of its header: taken as it is"
         self.guesses = self._file.format == "MP3"  # whether `samples` may be off
         self.position = 0
 
@@ -176,7 +181,7 @@ class Reader:
 
     def _reopen(self) -> None:
         self._file.close()
-        self._file, self.position, self.damaged = _open(self.path), 0, False
+        self._file, self.position, self.damaged = open_audio(self.path)[0], 0, False
 
     def _read(self, frames: int) -> Float32[ndarray, "frame channel"]:
         """The next frames, fewer at the end of the file or before damage."""
@@ -203,28 +208,6 @@ class Reader:
         while self.position < position + frames and len(step := self._read(_STEP)):
             steps.append(step)
         return np.concatenate(steps) if steps else np.zeros((0, self.channels), np.float32)
-
-
-def _open(path: Path) -> Any:
-    if reason := no_file(path):
-        raise Undecodable(path, reason)
-    try:
-        return _sound_file()(str(path))
-    except (RuntimeError, OSError, TypeError) as error:
-        raise Undecodable(path, why_not_opened(path, error)) from error
-
-
-@cache
-def _sound_file() -> Any:
-    import soundfile
-
-    class Forwards(soundfile.SoundFile):  # type: ignore[misc]
-        # Where a file is seekable, soundfile seeks to its own place after each read. That is not exact in MP3 and
-        # not possible in GSM: blocks would not join.
-        def seekable(self) -> bool:
-            return False
-
-    return Forwards
 
 
 def resample(samples: Float32[ndarray, " sample"], from_rate: int, to_rate: int) -> Float32[ndarray, " resampled"]:

@@ -37,3 +37,5 @@ def say_packed(report: PackReport, out: Path, start: float) -> None:
         raise InputError(f"audio: none of the {report.skipped} files could be decoded; {where} says why")
     about = f" or parts of files that give no usable audio: see {where}" if report.skipped else ""
     typer.echo(f"skipped {report.skipped} files{about}")
+    if report.notes:
+        typer.echo(f"{report.notes} files have a wrong length in their header and were taken: see {out / 'notes.tsv'}")

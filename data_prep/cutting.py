@@ -29,10 +29,14 @@ CUTS = "cuts.jsonl"  # kept in the corpus: it says where each utterance lies in 
 
 @dataclass(frozen=True)
 class Rules:
-    """How recordings are cut: the longest utterance, and the longest silence that is kept (None: all), in seconds."""
+    """How recordings are cut: the longest utterance, and the longest silence that is kept (None: all), in seconds.
+
+    With `strict` a file that lacks a little of what its header says has an end that is lost.
+    """
 
     longest: float = 60.0
     trim: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.longest >= 2 * SHORTEST:
@@ -110,7 +114,7 @@ def _may_be_long(source: Source, rules: Rules) -> bool:
     if rules.trim is not None:
         return True
     try:
-        with closing(Reader(source.path)) as reader:
+        with closing(Reader(source.path, strict=rules.strict)) as reader:
             return reader.samples is None or reader.samples > rules.longest * reader.sample_rate
     except Undecodable:
         return False  # packing says why
@@ -174,7 +178,7 @@ def find_cuts(path: Path, name: str, rules: Rules) -> Cuts:
     """Read one file to its end and cut it. A file that cannot be opened is one span, so that packing reports it."""
     size = _size(path)
     try:
-        with closing(Reader(path)) as reader:
+        with closing(Reader(path, strict=rules.strict)) as reader:
             hop = max(round(HOP * reader.sample_rate), 1)
             levels = frame_levels(reader.blocks(), hop)
             end, whole = reader.position, reader.samples
@@ -191,7 +195,10 @@ def find_cuts(path: Path, name: str, rules: Rules) -> Cuts:
 
 
 def _head(rules: Rules) -> str:
-    return json.dumps(asdict(rules)) + "\n"
+    said = asdict(rules)
+    if not rules.strict:  # as before there was this rule
+        del said["strict"]
+    return json.dumps(said) + "\n"
 
 
 def _line(cuts: Cuts) -> str:

@@ -1,7 +1,7 @@
 """Pack a folder of audio (any format of libsndfile, any layout) into a corpus, with what lies beside it.
 
 python -m data_prep.folder AUDIO_FOLDER --out OUT [--speaker-from parent|regex|table] [--table TSV] [--longest 60]
-    [--trim SECONDS] [--shard I/N] [--splits DIR|none] [--phones FILE|none]
+    [--trim SECONDS] [--strict] [--shard I/N] [--splits DIR|none] [--phones FILE|none]
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ Trim = Annotated[
     float | None,
     typer.Option(help="Leave out silences longer than this (seconds), at the ends and between utterances."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Skip also files that lack at most 50 ms of the length that their header says."),
+]
 Shard = Annotated[
     str | None,
     typer.Option(
@@ -94,6 +98,7 @@ def main(
     cut: Cut = True,
     longest: Longest = 60.0,
     trim: Trim = None,
+    strict: Strict = False,
     shard: Shard = None,
     splits: Splits = None,
     phones: Phones = None,
@@ -108,7 +113,8 @@ def main(
 
     Files longer than --longest are cut at pauses, without being loaded whole; the parts are called
     ID-ONSET-OFFSET (hundredths of seconds) and OUT/cuts.jsonl lists them. Files that give no audio, and parts that
-    a damaged file lacks, are listed with their reasons in OUT/skipped.tsv.
+    a damaged file lacks, are listed with their reasons in OUT/skipped.tsv. Files that are taken though the length in
+    their header is wrong (left open by a writer to a pipe, or up to 50 ms too long) are listed in OUT/notes.tsv.
 
     Speakers from names such as day1/s07_take2.wav: --speaker-regex '(?P&lt;speaker&gt;s[0-9]+)_'
 
@@ -116,7 +122,7 @@ def main(
     """
     start = time.monotonic()
     target = _target(place, out)
-    rules = Rules(longest, trim)
+    rules = Rules(longest, trim, strict)
     if trim is not None and not cut:
         raise InputError("trim: leaves silence out by cutting; drop --trim or --no-cut")
     part = parse_shard(shard) if shard else None
@@ -127,7 +133,8 @@ def main(
         typer.echo(f"shard {shard}: {len(sources)} of {len(everything)} files")
     if cut:
         sources = _cut(sources, root, target, rules, workers)
-    say_packed(pack(sources, target, root=common_folder(everything), workers=workers), target, start)
+    report = pack(sources, target, root=common_folder(everything), workers=workers, strict=strict)
+    say_packed(report, target, start)
     write_json(target / "origin.json", {"audio": str(root.resolve())})  # where labels beside the audio are found later
     _take_labels(Corpus.open(target), audio, table, splits, phones, first_centre)
 

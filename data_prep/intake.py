@@ -36,8 +36,9 @@ class Labels:
     """A labelling scheme on its way into a corpus.
 
     `origin` is the file or folder as the user named it, `early` the seconds by which labels may end before their
-    audio (the last label is taken to last until its end), `unknown` the ids or files that are already known not to
-    be of this corpus.
+    audio (the last label is taken to last until its end). `ends` is where what was labelled ends, in utterances whose
+    last label may end before: what follows it is unlabelled. `unknown` are the ids or files that are already known not
+    to be of this corpus.
     """
 
     scheme: str
@@ -49,6 +50,11 @@ class Labels:
     early: float = TOLERANCE
     note: str = ""
     unknown: list[str] = field(default_factory=list)
+    ends: Mapping[str, float] = field(default_factory=dict)
+
+    def end(self, row: AlignedRow) -> float:
+        """Seconds from the start of the audio to where what the labels describe ends."""
+        return self.ends.get(row.id, float(row.offsets[-1]) if len(row.offsets) else 0.0)
 
 
 def take(corpus: Corpus, labels: Labels, *, partial: bool = False) -> int:
@@ -93,11 +99,11 @@ class _Tally:
             elif reason := self._misfit(row):
                 self.misfits.append(Unread(row.id, reason))
             else:
-                yield _fit(row, self.durations[row.id])
+                yield _fit(row, self.labels.end(row), self.durations[row.id])
         self._judge()
 
     def _misfit(self, row: AlignedRow) -> str:
-        end, duration = float(row.offsets[-1]) if len(row.offsets) else 0.0, self.durations[row.id]
+        end, duration = self.labels.end(row), self.durations[row.id]
         # Half a nanosecond: 50 ms as a difference of two sums of floats.
         fits = -self.labels.early <= end - duration + 5e-10 and end - duration <= TOLERANCE + 5e-10
         return "" if fits else f"labels {end:.3f} s, audio {duration:.3f} s"
@@ -145,9 +151,10 @@ def _examples(words: Sequence[str]) -> str:
     return "; ".join(words[:EXAMPLES]) + ("; …" if len(words) > EXAMPLES else "")
 
 
-def _fit(row: AlignedRow, duration: float) -> AlignedRow:
-    """The intervals that begin inside the audio, the last one to its end."""
+def _fit(row: AlignedRow, end: float, duration: float) -> AlignedRow:
+    """The intervals that begin inside the audio; one that lasts until the `end` of the labels, to the audio's end."""
     count = int(np.searchsorted(row.onsets, duration))
-    offsets = row.offsets[:count].copy()
-    offsets[-1:] = duration
+    offsets = np.minimum(row.offsets[:count], duration)
+    if len(offsets) and row.offsets[count - 1] >= min(end, duration):
+        offsets[-1] = duration
     return AlignedRow(row.id, row.onsets[:count], offsets, row.labels[:count])

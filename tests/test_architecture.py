@@ -1,11 +1,19 @@
 """The house: imports point only downwards, light imports stay light, files and functions stay small."""
 
 import ast
+import copy
+import importlib
+import pickle
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import cpc
+import data_prep
+from cpc.audio import Undecodable
 
 ROOT = Path(__file__).parents[1]
 LAYERS = {
@@ -106,3 +114,26 @@ def test_files_say_what_they_are_for_and_stay_small(path: Path) -> None:
             size = (node.end_lineno or 0) - node.lineno
             assert size <= 60, f"{node.name} has {size} lines"
         assert not isinstance(node, ast.Assert), "raise, with argument, value, rule and remedy"
+
+
+def own_exceptions() -> list[type[BaseException]]:
+    """Every class of exception that a module of ours defines."""
+    names = (m.name for p in (cpc, data_prep) for m in pkgutil.walk_packages(p.__path__, f"{p.__name__}."))
+    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    own = (c for c in found if issubclass(c, BaseException) and c.__module__.split(".")[0] in ("cpc", "data_prep"))
+    return sorted(own, key=lambda c: c.__qualname__)
+
+
+def test_every_exception_comes_back_from_another_process() -> None:
+    examples = {Undecodable: ("a/b.wav", "empty: no samples")}  # what others are made of is their message
+    own = own_exceptions()
+    assert {c.__name__ for c in own} >= {"InputError", "Undecodable", "NotFinite", "AlignmentError", "Unavailable"}
+    for kind in own:
+        assert kind in examples or "__init__" not in vars(kind), f"{kind}: give an example of its arguments"
+        made = kind(*examples.get(kind, ("width=3: must be even; give 4",)))
+        made.add_note("on the way")
+        for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            assert type(again) is kind
+            assert str(again) == str(made)
+            assert vars(again) == vars(made)

@@ -1,9 +1,12 @@
 """Audio files of every format become the same mono float32."""
 
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpc import audio
+from cpc import audio, damage
 from cpc.audio import SUFFIXES, Reader, Undecodable, decode, find_audio, probe, to_int16
 from cpc.config import InputError
 from cpc.waveform import read_audio
@@ -115,7 +118,7 @@ def write_sweep(path: Path, seconds: float = 8.0) -> np.ndarray:
     noise = np.random.default_rng(0).normal(0, 0.02, len(time))
     wave = 0.3 * np.sin(2 * np.pi * (200 * time + 150 * np.sin(time))) * (0.6 + 0.4 * np.sin(20 * time)) + noise
     soundfile.write(path, wave.astype(np.float32), RATE, **FORMATS[path.name][0])
-    return audio._sound_file()(str(path)).read(1 << 20, dtype="float32")
+    return damage._sound_file()(str(path)).read(1 << 20, dtype="float32")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -245,6 +248,94 @@ def test_a_wav_from_a_pipe_and_one_with_more_behind_its_audio_are_whole(tmp_path
     (tmp_path / "piped.wav").write_bytes(content)
     for name in ("more.wav", "piped.wav"):
         assert np.array_equal(to_int16(decode(tmp_path / name)), noise)
+
+
+# Where a file says how long its audio is: its suffix, subtype, the bytes before that length, and how it is written.
+LENGTHS = {
+    "wav": ("PCM_16", b"data", "<I"),
+    "wav, stereo float": ("FLOAT", b"data", "<I"),
+    "wav, ADPCM": ("IMA_ADPCM", b"data", "<I"),
+    "aiff": ("PCM_24", b"SSND", ">I"),
+    "au": ("PCM_16", b".snd\0\0\0\x18", ">I"),
+    "w64": ("PCM_16", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0O\x8e\xdb\x8a", "<Q"),
+    "rf64": ("PCM_16", b"ds64\x1c\0\0\0", "<QQQ"),
+    "caf": ("PCM_16", b"data", ">Q"),
+}
+
+
+def open_length(path: Path, kind: str, value: int) -> None:
+    """Put `value` where the header of the file says how long its audio is, as a writer to a pipe does."""
+    _, before, form = LENGTHS[kind]
+    content = bytearray(path.read_bytes())
+    place = content.index(before) + len(before)
+    struct.pack_into(form, content, place, *[value] * len(form.strip("<>")))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        *((kind, value) for kind in ("wav", "wav, stereo float", "au") for value in (0, 0x7FFFFFFF, 0xFFFFFFFF)),
+        *(("wav", value) for value in (0x7FFFF000, 0x80000000)),
+        *(("aiff", value) for value in (0, 8, 0x7F000008, 0xFFFFFFFF)),
+        ("wav, ADPCM", 0),
+        *(("rf64", value) for value in (0, (1 << 63) - 1, (1 << 64) - 1)),
+        *(("w64", value) for value in (0, 24, (1 << 63) - 1)),
+        ("caf", (1 << 64) - 1),
+    ],
+)
+def test_a_length_that_is_left_open_is_that_of_the_file(tmp_path: Path, kind: str, value: int) -> None:
+    path = tmp_path / f"a.{kind.partition(',')[0]}"
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, (10000, 2 if "stereo" in kind else 1))
+    soundfile.write(path, noise, RATE, subtype=LENGTHS[kind][0])
+    whole = decode(path)
+    assert len(whole) >= 10000
+    open_length(path, kind, value)
+    assert probe(path) == (len(whole), RATE, noise.shape[1])
+    assert np.array_equal(decode(path), whole)
+    assert np.array_equal(decode(path, RATE, 9000, 9500), whole[9000:9500])
+    with closing(Reader(path, strict=True)) as reader:
+        assert reader.note == f"its header leaves the length open: taken to the end of the file, {len(whole)} samples"
+        assert np.array_equal(reader.decode(RATE, 9000, 9500), whole[9000:9500])
+        assert np.array_equal(reader.decode(RATE, 10, 500), whole[10:500])  # opened again
+    with pytest.warns(UserWarning, match=r"its header leaves the length open"):
+        assert np.array_equal(read_audio(path).numpy(), whole)
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "w64"])
+def test_no_audio_is_no_audio_whatever_follows(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, np.zeros(0), RATE, subtype="PCM_16")
+    with pytest.raises(Undecodable, match=r"empty: no samples"):
+        decode(path)
+    if kind == "wav":
+        path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 12) + b"INFOISFT\0\0\0\0")
+        with pytest.raises(Undecodable, match=r"empty: no samples"):
+            decode(path)
+
+
+@pytest.mark.parametrize("kind", ["wav", "wav, stereo float", "aiff", "au", "w64", "rf64", "nist"])
+def test_a_file_that_lacks_a_little_is_taken_as_it_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind.partition(',')[0]}"
+    channels, subtype = (2, "FLOAT") if "stereo" in kind else (1, "PCM_16")
+    size = 8 if "stereo" in kind else 2
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.9, 0.9, (10000, channels)), RATE, subtype=subtype)
+    whole, content = decode(path), path.read_bytes()
+    with closing(Reader(path)) as reader:
+        assert reader.note == ""
+    for lack in (1, 799, 800):  # 50 ms are 800 samples
+        path.write_bytes(content[: len(content) - size * lack])
+        assert probe(path).samples == 10000 - lack
+        assert np.array_equal(decode(path), whole[: 10000 - lack])
+        with closing(Reader(path)) as reader:
+            assert reader.note == f"holds {lack} samples less than the 10000 of its header: taken as it is"
+        with pytest.warns(UserWarning, match=f"holds {lack} samples less"):
+            read_audio(path)
+        with pytest.raises(Undecodable, match=rf"only {10000 - lack} of 10000 samples can be decoded"):
+            decode(path, strict=True)
+    path.write_bytes(content[: len(content) - size * 801])
+    with pytest.raises(Undecodable, match=r"only 9199 of 10000 samples can be decoded"):
+        decode(path)
 
 
 @pytest.mark.parametrize("kind", ["VORBIS", "OPUS"])
@@ -383,3 +474,17 @@ def test_find_audio_refuses_nothing(tmp_path: Path) -> None:
         find_audio(tmp_path / "absent")
     with pytest.raises(InputError, match="holds no audio"):
         find_audio(tmp_path)
+
+
+def test_a_file_that_gives_no_audio_does_not_break_a_pool(tmp_path: Path) -> None:
+    write_noise(tmp_path / "good.wav", 1000)
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        bad, good = (pool.submit(decode, tmp_path / name) for name in ("bad.wav", "good.wav"))
+        assert len(good.result()) == 1000
+        with pytest.raises(Undecodable) as caught:
+            bad.result()
+    with pytest.raises(Undecodable) as here:
+        decode(tmp_path / "bad.wav")
+    assert (str(caught.value), vars(caught.value)) == (str(here.value), vars(here.value))
+    assert caught.value.path == tmp_path / "bad.wav"

@@ -68,5 +68,7 @@ def embed(
     print(f"{done.files} files written to {out}{before}, {done.skips} skipped")
     if done.skips:
         print(f"reasons: {out / 'skipped.tsv'}", file=sys.stderr)
+    if done.notes:
+        print(f"{done.notes} with a wrong length in their header: {out / 'notes.tsv'}", file=sys.stderr)
     if not done.files:
         raise typer.Exit(1)

@@ -22,18 +22,22 @@ from cpc.corpus.plan import Job, digest, plan, taken, work_folder
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import Part
 from cpc.corpus.source import Source
-from cpc.files import atomic, write_json
+from cpc.files import atomic, write_json, write_text
 
 SHARD_SAMPLES = 1 << 25  # 35 minutes at 16 kHz, 64 MiB: the most that a kill costs each worker
 
 
 class PackReport(NamedTuple):
-    """What came of it: utterances packed, files skipped, seconds of audio; not `fresh` if all was there."""
+    """What came of it: utterances packed, files skipped, seconds of audio; not `fresh` if all was there.
+
+    `notes` is the number of files that were packed though the length in their header is wrong.
+    """
 
     packed: int
     skipped: int
     seconds: float
     fresh: bool = True
+    notes: int = 0
 
 
 def pack(
@@ -45,6 +49,7 @@ def pack(
     sample_rate: int = SAMPLE_RATE,
     shard_samples: int = SHARD_SAMPLES,
     progress: bool = True,
+    strict: bool = False,
 ) -> PackReport:
     """Decode `sources`, files or segments of files, into a packed corpus at `out`.
 
@@ -55,7 +60,9 @@ def pack(
     parent nor need a guarded `__main__`.
 
     Memory does not depend on the number of sources, which are taken one at a time and sorted on disk (see `listed`).
-    `skipped.tsv` names files from `root`, by default the deepest folder that holds them all.
+    `skipped.tsv` names files from `root`, by default the deepest folder that holds them all. So does `notes.tsv`, where
+    there is something to note: files whose header leaves their length open, which are taken to their end, and those
+    that lack at most 50 ms of what it says, which are taken as they are, or with `strict` skipped.
 
     Raises InputError for no sources, clashing ids, an `out` that holds something else or cannot be written.
     """
@@ -64,7 +71,7 @@ def pack(
         raise InputError("sources=[]: a corpus needs at least one audio file")
     common = common_folder(listing)
     workers = workers or os.cpu_count() or 1
-    job = Job(listing, common, root or common, Path(out), workers, sample_rate, shard_samples, progress)
+    job = Job(listing, common, root or common, Path(out), workers, sample_rate, shard_samples, progress, strict)
     identity = digest(job)
     if done := _finished(job, identity):
         return done
@@ -88,7 +95,8 @@ def _finished(job: Job, identity: str) -> PackReport | None:
         if info.get("plan") != identity:
             raise taken(job.out, "a packed corpus of other files or settings")
         shutil.rmtree(job.work, ignore_errors=True)  # a kill may have come after the last write
-        return PackReport(info["utterances"], info["skipped"], info["samples"] / job.sample_rate, fresh=False)
+        seconds = info["samples"] / job.sample_rate
+        return PackReport(info["utterances"], info["skipped"], seconds, fresh=False, notes=info.get("notes", 0))
     return None
 
 
@@ -131,7 +139,9 @@ def _write_shards(job: Job, counts: Sequence[int]) -> None:
         def write(shard: int) -> None:
             sources = job.sources[starts[shard] : starts[shard + 1]]
             target = shards.shard_path(job.out, shard)
-            part = shards.write_shard(sources, target, shard, job.sample_rate, root=job.shown_from, tick=tick)
+            part = shards.write_shard(
+                sources, target, shard, job.sample_rate, root=job.shown_from, tick=tick, strict=job.strict
+            )
             write_json(job.part(shard), part._asdict())
 
         queue = iter(missing)  # each worker takes the next one
@@ -159,6 +169,9 @@ def _finish(job: Job, identity: str, count: int) -> PackReport:
     with atomic(job.out / "skipped.tsv") as file:
         totals = _Totals(job, count, file)
         shards.write_manifest(job.out / "manifest.parquet", totals.parts())
+    if totals.notes:
+        notes = "".join(f"{path}\t{note}\n" for path, note in totals.notes.items())
+        write_text(job.out / "notes.tsv", f"path\tnote\n{notes}")
     info = {
         "format": shards.FORMAT,
         "sample_rate": job.sample_rate,
@@ -169,9 +182,10 @@ def _finish(job: Job, identity: str, count: int) -> PackReport:
         "shards": count,
         "digest": totals.sha.hexdigest(),
         "plan": identity,
+        **({"notes": len(totals.notes)} if totals.notes else {}),
     }
     write_json(job.out / "corpus.json", info)
-    return PackReport(totals.utterances, totals.skipped, totals.samples / job.sample_rate)
+    return PackReport(totals.utterances, totals.skipped, totals.samples / job.sample_rate, notes=len(totals.notes))
 
 
 class _Totals:
@@ -184,6 +198,7 @@ class _Totals:
         self.job, self.count, self.file = job, count, file
         self.utterances = self.samples = self.skipped = 0
         self.speakers: set[str] = set()
+        self.notes: dict[str, str] = {}
         self.file.write(b"path\treason\n")
         self.sha = hashlib.sha256(str(job.sample_rate).encode())
 
@@ -195,5 +210,6 @@ class _Totals:
             self.speakers.update(row[1] for row in part.rows)
             self.skipped += len(part.skipped)
             self.file.writelines(f"{path}\t{reason}\n".encode() for path, reason in part.skipped)
+            self.notes.update((path, note) for path, note in part.notes)
             self.sha.update(json.dumps([part.rows, part.sha256]).encode())
             yield part

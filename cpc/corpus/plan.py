@@ -33,6 +33,7 @@ class Job:
     sample_rate: int
     shard_samples: int
     progress: bool
+    strict: bool = False  # whether a file that lacks a little of what its header says is skipped
 
     @property
     def work(self) -> Path:
@@ -56,7 +57,8 @@ def taken(out: Path, what: str) -> InputError:
 
 def digest(job: Job) -> str:
     """Identity of a job: each source's place below the root, size, metadata, segment. No dates, no absolute paths."""
-    sha = hashlib.sha256(json.dumps([shards.FORMAT, job.sample_rate, job.shard_samples]).encode())
+    settings = [shards.FORMAT, job.sample_rate, job.shard_samples, *(["strict"] if job.strict else [])]
+    sha = hashlib.sha256(json.dumps(settings).encode())
     for source in job.sources:
         where = [shards.relative(source.path, job.root), _size(source.path)]
         segment = [source.start, source.stop] if source.is_segment else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from cpc.audio import Reader, Undecodable, decode, to_int16
+from cpc.audio import Reader, Undecodable, to_int16
 from cpc.corpus.source import Source
 from cpc.files import atomic
 
@@ -31,6 +31,7 @@ class Part(NamedTuple):
     rows: list[list[Any]]  # TEXT_COLUMNS, then shard, offset, samples
     skipped: list[list[str]]  # path, reason
     sha256: str  # of the shard's samples
+    notes: Sequence[list[str]] = ()  # path, what was wrong with the length in its header
 
 
 def read_ids(path: Path) -> list[str]:
@@ -58,13 +59,16 @@ def write_shard(
     *,
     root: Path,
     tick: Callable[[int], None],
+    strict: bool = False,
 ) -> Part:
     """Decode `sources`, files or segments of files, into one shard at `path`, one utterance in memory at a time.
 
-    `tick(samples)` is called after each file. Paths in `skipped` are relative to `root`.
+    `tick(samples)` is called after each file. Paths in `skipped` and `notes` are relative to `root`; `strict` is
+    `cpc.audio.decode`'s.
     """
     part, sha, offset = Part([], [], ""), hashlib.sha256(), 0
-    with atomic(path) as file, closing(_Segments()) as segments:
+    notes: dict[str, str] = {}  # of each file once
+    with atomic(path) as file, closing(_Segments(strict)) as segments:
         _write_header(file, 0)
         for source in sources:
             try:
@@ -73,6 +77,8 @@ def write_shard(
                 part.skipped.append([relative(source.path, root), _where(source) + error.reason])
                 tick(0)
                 continue
+            if segments.note:
+                notes[relative(source.path, root)] = segments.note
             file.write(samples.data)
             sha.update(samples.data)
             part.rows.append([*texts(source), shard, offset, len(samples)])
@@ -80,21 +86,22 @@ def write_shard(
             tick(len(samples))
         file.seek(0)
         _write_header(file, offset)
-    return part._replace(sha256=sha.hexdigest())
+    return part._replace(sha256=sha.hexdigest(), notes=[list(note) for note in notes.items()])
 
 
 class _Segments:
     """Decodes whole files, and segments of long ones: segments of one file in their order cost one pass over it."""
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool) -> None:
         self._reader: Reader | None = None
+        self._strict = strict
+        self.note = ""  # of the file that was read last
 
     def decode(self, source: Source, sample_rate: int) -> Float32[ndarray, " sample"]:
-        if not source.is_segment:
-            return decode(source.path, sample_rate)
-        if self._reader is None or self._reader.path != source.path:
+        if self._reader is None or self._reader.path != source.path or not source.is_segment:
             self.close()
-            self._reader = Reader(source.path)
+            self._reader = Reader(source.path, strict=self._strict)
+        self.note = self._reader.note
         return self._reader.decode(sample_rate, source.start, source.stop)
 
     def close(self) -> None:

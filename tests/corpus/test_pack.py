@@ -35,7 +35,7 @@ def test_every_sample_survives(tmp_path: Path, sources: Make, samples_of: Callab
     report = pack(sources(20), tmp_path / "out", shard_samples=3000, progress=False)
     corpus = Corpus.open(tmp_path / "out")
     total = sum(len(samples_of(place)) for place in range(20))
-    assert report == (20, 0, total / 16000, True)
+    assert report == (20, 0, total / 16000, True, 0)
     assert corpus.ids == [f"u{place:02d}" for place in range(20)]
     for place in range(20):
         assert np.array_equal(corpus.waveform(place), samples_of(place))
@@ -176,9 +176,9 @@ def test_the_segments_of_a_file_cost_one_opening_a_shard(
     opened = []
 
     class Counted(Reader):
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, *, strict: bool = False) -> None:
             opened.append(path)
-            super().__init__(path)
+            super().__init__(path, strict=strict)
 
     monkeypatch.setattr(shards, "Reader", Counted)
     parts = [part for source in sources(2) for part in cut_up(source, [0, 100, 200, 300])]
@@ -235,7 +235,7 @@ def test_a_finished_corpus_is_left_alone_and_another_is_refused(tmp_path: Path, 
     made, out = sources(6), tmp_path / "out"
     first = pack(made, out, progress=False)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert pack(made, out, progress=False) == (*first[:3], False)
+    assert pack(made, out, progress=False) == (*first[:3], False, 0)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
     with pytest.raises(InputError, match="other files or settings; remove it"):
         pack(made[1:], out, progress=False)
@@ -301,15 +301,15 @@ def die_at(last):
         passed[0] += 1
         if passed[0] == last:
             os.kill(os.getpid(), signal.SIGKILL)
-    rename, decode = Path.replace, shards.decode
+    rename, decode = Path.replace, shards._Segments.decode
     def replace(path, target):
         moment()
         rename(path, target)
         moment()
-    def decode_then(path, rate):
+    def decode_then(*arguments):
         moment()
-        return decode(path, rate)
-    Path.replace, shards.decode = replace, decode_then
+        return decode(*arguments)
+    Path.replace, shards._Segments.decode = replace, decode_then
 
 def run(out, last=0, delay=None):
     child = os.fork()

@@ -330,6 +330,47 @@ def test_a_wav_that_was_cut_short_is_listed(tmp_path: Path) -> None:
     assert line == "short.wav\tcut short or damaged: only 10000 of 16000 samples can be decoded"
 
 
+def write_wrong_lengths(folder: Path) -> None:
+    """A good file, one from a pipe with 0 for its length, and two that lack 50 ms, one of them long."""
+    for name, samples in (("good", SECOND), ("piped", SECOND), ("lacks", SECOND), ("long", 70 * SECOND)):
+        write(folder / f"{name}.wav", samples)
+    content = bytearray((folder / "piped.wav").read_bytes())
+    content[40:44] = bytes(4)
+    (folder / "piped.wav").write_bytes(content)
+    for name in ("lacks", "long"):
+        (folder / f"{name}.wav").write_bytes((folder / f"{name}.wav").read_bytes()[:-1600])
+
+
+def test_a_wrong_length_in_a_header_is_noted(tmp_path: Path) -> None:
+    write_wrong_lengths(tmp_path / "audio")
+    for _ in range(2):  # the second time all is there
+        output = call(tmp_path / "audio", "--out", tmp_path / "out")
+        assert "skipped 0 files" in output
+        assert f"3 files have a wrong length in their header and were taken: see {tmp_path}/out/notes.tsv" in output
+    assert (tmp_path / "out/notes.tsv").read_text().splitlines() == [
+        "path\tnote",
+        "lacks.wav\tholds 800 samples less than the 16000 of its header: taken as it is",
+        "long.wav\tholds 800 samples less than the 1120000 of its header: taken as it is",
+        "piped.wav\tits header leaves the length open: taken to the end of the file, 16000 samples",
+    ]
+    corpus = Corpus.open(tmp_path / "out")
+    seconds = dict(zip(corpus.ids, (corpus.samples / SECOND).tolist(), strict=True))
+    assert (seconds["good"], seconds["piped"], seconds["lacks"]) == (1.0, 1.0, 0.95)
+    assert sum(length for id, length in seconds.items() if id.startswith("long-")) == 69.95
+
+
+def test_strict_skips_a_file_that_lacks_a_little(tmp_path: Path) -> None:
+    write_wrong_lengths(tmp_path / "audio")
+    output = call(tmp_path / "audio", "--out", tmp_path / "out", "--strict")
+    assert "skipped 2 files" in output
+    assert "1 files have a wrong length" in output  # an open one says nothing that could be wrong
+    skipped = dict(line.split("\t") for line in (tmp_path / "out/skipped.tsv").read_text().splitlines())
+    assert skipped["lacks.wav"] == "cut short or damaged: only 15200 of 16000 samples can be decoded"
+    assert skipped["long.wav"].endswith("to 1120000: cut short or damaged: only 0 of 800 samples can be decoded")
+    with pytest.raises(InputError, match="cut by other rules"):
+        call(tmp_path / "audio", "--out", tmp_path / "out")
+
+
 def test_one_folder_of_everything_that_goes_wrong_loses_nothing_else(tmp_path: Path) -> None:
     audio = tmp_path / "audio"
     good = {

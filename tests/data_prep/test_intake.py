@@ -68,6 +68,16 @@ def test_intervals_beyond_the_audio_are_cut_off(corpus: Corpus) -> None:
     assert (held.offsets.tolist(), held.labels.tolist()) == ([0.19, 0.2], [1, 0])
 
 
+@pytest.mark.parametrize(("end", "fits"), [(0.16, True), (0.24, True), (0.14, False), (0.26, False)])
+def test_labels_may_say_nothing_of_the_end(corpus: Corpus, end: float, fits: bool) -> None:
+    short = AlignedRow(IDS[1], np.array([0.0]), np.array([0.05]), np.array([1]))
+    given = labels([row(IDS[0]), short])
+    given.ends = {IDS[1]: end}
+    assert take(corpus, given) == 1 + fits
+    if fits:
+        assert corpus.labels("tried").intervals(IDS[1]).offsets.tolist() == [0.05]
+
+
 def test_up_to_one_in_a_hundred_may_misfit(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row(id, 0.9) if place in (3, 4) else row(id) for place, id in enumerate(IDS)]
     assert taken(corpus, rows) == 198

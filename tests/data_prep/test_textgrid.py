@@ -29,13 +29,18 @@ CODES = [PHONES.index(name) for name in ("SIL", "DH", "AH", "SPN", "AE", "SIL")]
 
 
 def write(
-    path: Path, tiers: dict[str, Entries], form: str = "long_textgrid", encoding: str = "utf-8", end: float = 1.0
+    path: Path,
+    tiers: dict[str, Entries],
+    form: str = "long_textgrid",
+    encoding: str = "utf-8",
+    end: float = 1.0,
+    blanks: bool = True,
 ) -> Path:
     grid = textgrid.Textgrid(0, end)
     for name, entries in tiers.items():
         grid.addTier(IntervalTier(name, entries, 0, end))
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid.save(str(path), form, True)
+    grid.save(str(path), form, blanks)
     path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
     return path
 
@@ -58,13 +63,87 @@ def test_every_text_format_reads_the_same(tmp_path: Path, form: str, encoding: s
     assert grid.words.labels == ("<eps>", "the", 'cat"s', "<eps>")
 
 
-def test_blanks_that_are_not_written_are_silence(tmp_path: Path) -> None:
+def test_time_without_an_interval_is_unlabelled(tmp_path: Path) -> None:
     text = mfa(tmp_path / "a.TextGrid", form="short_textgrid").read_text()
     assert text.count('0.2\n0.3\n"DH"\n') == 1
     (tmp_path / "b.TextGrid").write_text(text.replace('0.2\n0.3\n"DH"\n', "").replace('\n0\n0.2\n""', ""))
     phones = read_textgrid(tmp_path / "b.TextGrid").phones
     assert phones.edges.tolist() == [0.0, 0.3, 0.6, 0.7, 0.9, 1.0]
-    assert phones.labels == ("SIL", "AH", "SPN", "AE", "SIL")
+    assert phones.labels == (None, "AH", "SPN", "AE", "SIL")
+
+
+@pytest.mark.parametrize("form", ["long_textgrid", "short_textgrid"])
+@pytest.mark.parametrize("end", [1.005, 1.03, 1.5])
+def test_a_tier_may_end_before_its_file(tmp_path: Path, form: str, end: float) -> None:
+    path = write(tmp_path / "a.TextGrid", {"words": WORDS, "phones": SOUNDS}, form=form, end=end, blanks=False)
+    assert path.read_text().count('"sil"') == 1
+    grid = read_textgrid(path)
+    if end == 1.005:  # a time that was rounded
+        assert grid.phones.edges.tolist() == [0.0, 0.2, 0.3, 0.6, 0.7, 0.9, end]
+        assert grid.phones.labels == ("SIL", "DH", "AH", "SPN", "AE", "SIL")
+    else:
+        assert grid.phones.edges.tolist() == [0.0, 0.2, 0.3, 0.6, 0.7, 0.9, 1.0, end]
+        assert grid.phones.labels == ("SIL", "DH", "AH", "SPN", "AE", "SIL", None)
+        assert grid.words is not None
+        assert grid.words.labels == ("<eps>", "the", 'cat"s', "<eps>", None)
+
+
+def test_an_empty_tier_says_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.TextGrid", {"phones": []}, blanks=False)
+    assert read_textgrid(path).phones.edges.tolist() == [0.0, 1.0]
+    assert read_textgrid(path).phones.labels == (None,)
+
+
+def test_two_speakers_leave_unlabelled_what_neither_has_an_interval_for(tmp_path: Path) -> None:
+    first = [(0.1, 0.4, "AH0"), (0.4, 0.5, "")]
+    tiers = {"ann - phones": first, "bob - phones": [(0.45, 0.6, ""), (0.8, 0.9, "OW1")]}
+    phones = read_textgrid(write(tmp_path / "a.TextGrid", tiers, blanks=False)).phones
+    assert phones.edges.tolist() == [0.0, 0.1, 0.4, 0.5, 0.6, 0.8, 0.9, 1.0]
+    assert phones.labels == (None, "AH", "SIL", "SIL", None, "OW", None)
+
+
+def overlapping(path: Path, start: float, stop: float = 1.0) -> Path:
+    """AH until 0.5 s, and OW from `start` to `stop`."""
+    text = write(path, {"phones": [(0.0, 0.5, "AH"), (0.5, 1.0, "OW")]}, form="short_textgrid").read_text()
+    path.write_text(text.replace('0.5\n1\n"OW"', f'{start}\n{stop}\n"OW"'))
+    assert f'{start}\n{stop}\n"OW"' in path.read_text()
+    return path
+
+
+@pytest.mark.parametrize("start", [0.49, 0.45])
+def test_an_overlap_up_to_the_tolerance_is_cut_at_its_middle(tmp_path: Path, start: float) -> None:
+    phones = read_textgrid(overlapping(tmp_path / "a.TextGrid", start)).phones
+    assert phones.edges.tolist() == [0.0, (0.5 + start) / 2, 1.0]
+    assert phones.labels == ("AH", "OW")
+
+
+def test_more_overlap_names_both_intervals(tmp_path: Path) -> None:
+    both = r"two intervals overlap ('AH' until 0.500 s and 'OW' from 0.449 s)"
+    assert both in refusal(read_textgrid, overlapping(tmp_path / "a.TextGrid", 0.449))
+    inside = overlapping(tmp_path / "a.TextGrid", 0.48, 0.49)  # the middle is its end: nothing would be left of it
+    assert "two intervals overlap ('AH' until 0.500 s and 'OW' from 0.480 s)" in refusal(read_textgrid, inside)
+
+
+@pytest.mark.parametrize("form", ["long_textgrid", "short_textgrid"])
+@pytest.mark.parametrize("end", [1.0, 1.5])
+def test_a_file_that_is_cut_anywhere_is_whole_or_refused(tmp_path: Path, form: str, end: float) -> None:
+    path = write(tmp_path / "a.TextGrid", {"words": WORDS, "phones": SOUNDS}, form=form, end=end, blanks=False)
+    whole, text = read_textgrid(path), path.read_text()
+    for length in range(len(text)):
+        path.write_text(text[:length])
+        try:
+            grid = read_textgrid(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert length < len(text.rstrip())
+        else:
+            assert length >= len(text.rstrip()), text[:length]
+            assert (grid.phones.edges.tolist(), grid.phones.labels) == (
+                whole.phones.edges.tolist(),
+                whole.phones.labels,
+            )
+            assert grid.words is not None and whole.words is not None
+            assert grid.words.labels == whole.words.labels
 
 
 def test_one_speakers_tiers_and_another_ones(tmp_path: Path) -> None:
@@ -174,6 +253,16 @@ def test_a_folder_becomes_phones_and_words(corpus: Corpus, grids: Path, capsys: 
     assert "4 TextGrids" in output
     assert "phones: 3 of 3 utterances labelled, 1 unknown ids left out, 41 classes" in output
     assert "unknown ids: 99-1-0000" in output
+
+
+def test_what_is_unlabelled_stays_so_to_the_end_of_the_audio(corpus: Corpus, grids: Path) -> None:
+    early = [entry for entry in SOUNDS if entry[1] <= 0.7]
+    write(grids / "14" / f"{IDS[0]}.TextGrid", {"words": WORDS, "phones": early}, blanks=False)
+    take_textgrids(corpus, grids)
+    row = corpus.labels("phones").intervals(IDS[0])
+    assert (row.offsets.tolist(), row.labels.tolist()) == ([0.2, 0.3, 0.6, 0.7], CODES[:4])
+    assert row.frames(np.array([0.65, 0.75, 0.99])).tolist() == [CODES[3], -1, -1]
+    assert corpus.labels("words").intervals(IDS[0]).offsets.tolist() == [0.2, 0.6, 0.9, 1.0]
 
 
 def test_the_checksum_follows_the_files_not_the_folder(corpus: Corpus, grids: Path) -> None:

@@ -27,13 +27,17 @@ BATCH_SAMPLES = {"cpu": 1 << 19, "cuda": 1 << 22}
 
 
 class Embedded(NamedTuple):
-    """What OUT holds after a call: files with features, `new` of them by this call, and files skipped."""
+    """What OUT holds after a call: files with features, `new` of them by this call, and files skipped.
+
+    `notes` is the number of files that were read though the length in their header is wrong.
+    """
 
     ledger: Ledger
     source: Path
     files: int
     new: int
     skips: int
+    notes: int = 0
 
     @property
     def written(self) -> list[Path]:
@@ -74,7 +78,8 @@ def embed(
     was killed goes on when it is made again, and ends with the same bytes: blocks of at most 512 files and 64 MiB of
     audio are complete or done again. With `shard` (i, n) every n-th block is done, from the i-th on; all shards, into
     one folder, give the bytes of one call without. A file that cannot be decoded or is too short for one frame is
-    listed with the reason in OUT/skipped.tsv.
+    listed with the reason in OUT/skipped.tsv, and one that is read though the length in its header is wrong in
+    OUT/notes.tsv.
 
     Raises:
         InputError: `source` has no audio or two files of one name, or `out` holds features of another kind.
@@ -93,8 +98,9 @@ def embed(
         stack.enter_context(evaluating(chosen))
         new = job.run(batch_samples or BATCH_SAMPLES.get(kind.type, 1 << 20), progress)
         ledger.finish()
-        counts = [(len(record.rows), len(record.skipped)) for _, record in ledger.records()]
-        return Embedded(ledger, listing.root, sum(n for n, _ in counts), new, sum(n for _, n in counts))
+        counts = [[len(column) for column in record] for _, record in ledger.records()]
+        files, skips, notes = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
+        return Embedded(ledger, listing.root, files, new, skips, notes)
 
 
 def _check(format: str, layer: str, shard: tuple[int, int]) -> None:

@@ -157,7 +157,7 @@ class Job:
 
     def _write(self, number: int, results: Iterable[_Done], bar: Progress) -> int:
         """Write a block's features, then its record; gives the number of files that have been embedded."""
-        record, new = Record([], []), 0
+        record, new = Record([], [], []), 0
         with open_part(self.ledger.format, self.ledger.out, number, self._dim) as add:
             for done in results:
                 starts = add(done.frames)
@@ -165,13 +165,14 @@ class Job:
                     record.rows.append([file.id, file.shown, count, start])
                 record.rows.extend([file.id, file.shown, count, 0] for file, count in done.batch.present)
                 record.skipped.extend([file.shown, reason] for file, reason in done.batch.skipped)
+                record.notes.extend([file.shown, note] for file, note in done.batch.notes)
                 if done.batch.long:
                     self.ledger.spool(done.batch.files[0]).unlink(missing_ok=True)
                 new += len(done.frames)
                 files = len(done.frames) + len(done.batch.skipped) + len(done.batch.present)
                 for place in range(files):
                     bar.tick(0 if place else done.samples)
-        self.ledger.record(number, Record(sorted(record.rows), sorted(record.skipped)))
+        self.ledger.record(number, Record(*map(sorted, record)))
         return new
 
     @property

@@ -15,16 +15,20 @@ from cpc.config import InputError
 from cpc.corpus.shards import printable
 from cpc.evaluation.embedding.formats import Format, npy_name, part_name
 from cpc.evaluation.embedding.listing import File
-from cpc.files import atomic, write_json
+from cpc.files import atomic, write_json, write_text
 
 _ROW_GROUP = 1 << 16
 
 
 class Record(NamedTuple):
-    """A complete block: id, path, frames and first row of each file that has features; path and reason of others."""
+    """A complete block: id, path, frames and first row of each file that has features; path and reason of others.
+
+    `notes` are path and note of files that were read though the length in their header is wrong.
+    """
 
     rows: list[list[Any]]
     skipped: list[list[str]]
+    notes: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,18 @@ class Ledger:
             yield int(path.stem), self._read(path)
 
     def finish(self) -> None:
-        """Write skipped.tsv, and for shards index.parquet, over all blocks that are complete so far."""
+        """Write skipped.tsv, notes.tsv and for shards index.parquet, over all blocks that are complete so far."""
         with self.lock("tables", wait=True):
             with atomic(self.out / "skipped.tsv") as file:
                 file.write(b"path\treason\n")
                 for _, record in self.records():
                     file.writelines(f"{path}\t{reason}\n".encode() for path, reason in record.skipped)
+            if notes := [note for _, record in self.records() for note in record.notes]:
+                write_text(
+                    self.out / "notes.tsv", "".join(f"{path}\t{note}\n" for path, note in [("path", "note"), *notes])
+                )
+            else:
+                (self.out / "notes.tsv").unlink(missing_ok=True)
             if self.format == "numpy-shards":
                 self._write_index()
 
@@ -153,4 +163,4 @@ class Ledger:
 
     @staticmethod
     def _read(path: Path) -> Record:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        return Record(**{"notes": [], **json.loads(path.read_text(encoding="utf-8"))})

@@ -33,6 +33,7 @@ class Batch:
     files: list[File] = field(default_factory=list)
     long: bool = False
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[Skipped] = field(default_factory=list)  # files that are read though their header's length is wrong
     present: list[tuple[File, int]] = field(default_factory=list)  # whose frames, so many, are written already
     lengths: list[int] = field(default_factory=list)  # samples, once they are decoded
     waves: Tensor | None = None  # (file, sample)
@@ -57,14 +58,17 @@ class Reading:
         readable: list[tuple[File, int]] = []
         for file in files:
             try:
-                readable.append((file, self._samples(file)))
+                samples, note = self._samples(file)
+                readable.append((file, samples))
+                if note:
+                    rest.notes.append((file, note))
             except Undecodable as error:
                 rest.skipped.append((file, error.reason))
         most = self.batch_samples + 1  # marks a file that is read in pieces
-        samples = np.array([min(samples, most) for _, samples in readable], np.int64)
+        lengths = np.array([min(samples, most) for _, samples in readable], np.int64)
         found = [rest]
-        for places, _ in batches(samples, SHORTEST, self.batch_samples):
-            batch = Batch(number, [readable[place][0] for place in places.tolist()], bool(samples[places[0]] == most))
+        for places, _ in batches(lengths, SHORTEST, self.batch_samples):
+            batch = Batch(number, [readable[place][0] for place in places.tolist()], bool(lengths[places[0]] == most))
             written = [self.frames_written(file) for file in batch.files]
             if None in written:
                 found.append(batch)
@@ -72,12 +76,12 @@ class Reading:
                 rest.present += [(file, n) for file, n in zip(batch.files, written, strict=True) if n is not None]
         return found
 
-    def _samples(self, file: File) -> int:
-        """Samples at the model's rate; more than any batch holds if the header leaves it open."""
+    def _samples(self, file: File) -> tuple[int, str]:
+        """Samples at the model's rate, more than any batch holds if they are not known; the reader's note."""
         with closing(Reader(self.root / file.path)) as reader:
             if reader.samples is None:
-                return 1 << 62
-            return -(-reader.samples * self.model.sample_rate // reader.sample_rate)
+                return 1 << 62, reader.note
+            return -(-reader.samples * self.model.sample_rate // reader.sample_rate), reader.note
 
     def read(self, batch: Batch) -> Batch:
         """Decode and pad the files of a batch. One that gives no audio, or not enough, is skipped with the reason."""

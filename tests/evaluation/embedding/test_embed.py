@@ -269,6 +269,24 @@ def test_a_long_file_that_is_damaged_at_its_end_is_skipped(model: cpc.CPC, folde
     assert "b/longer" not in read(tmp_path / "out", "numpy-shards")
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_wrong_lengths_in_headers_are_noted(model: cpc.CPC, folder: Path, tmp_path: Path, format: str) -> None:
+    expected = alone(model, folder / "a.wav", "c")
+    content = bytearray((folder / "a.wav").read_bytes())
+    content[40:44] = bytes(4)  # as from a pipe
+    (folder / "a.wav").write_bytes(content)
+    (folder / "long.wav").write_bytes((folder / "long.wav").read_bytes()[:-1600])
+    for _ in range(2):  # the second time all is there
+        done = cpc.embed(model, folder, tmp_path / "out", format=format, batch_samples=PIECES)
+        assert (done.files, done.skips, done.notes) == (6, 2, 2)
+    assert (tmp_path / "out/notes.tsv").read_text().splitlines() == [
+        "path\tnote",
+        "a.wav\tits header leaves the length open: taken to the end of the file, 16000 samples",
+        "long.wav\tholds 800 samples less than the 90011 of its header: taken as it is",
+    ]
+    np.testing.assert_allclose(read(tmp_path / "out", format)["a"], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_model_in_training_mode_is_embedded_in_evaluation_mode(folder: Path, tmp_path: Path) -> None:
     model = build(ModelConfig(EncoderConfig(channels=8, norm="batch"), GRUConfig(hidden=6))).train()
     cpc.embed(model, folder, tmp_path / "out", batch_samples=PIECES)
