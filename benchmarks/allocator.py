@@ -1,4 +1,4 @@
-"""What two settings of memory are worth on a CPU: huge pages (`import cpc`), freed memory kept (`cpc train`).
+"""What two settings of memory are worth on a CPU: huge pages (the command `cpc`), freed memory kept (`cpc train`).
 
     python -m benchmarks.allocator [--rounds 3]
 

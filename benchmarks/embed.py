@@ -32,7 +32,7 @@ from benchmarks.floor import Machine, context_operations, encoder_operations
 from benchmarks.measures import memory
 from cpc import CPC, build, embed, load_config
 from cpc.config import PRESETS
-from cpc.device import device_name, has_bf16
+from cpc.device import device_name, has_bf16, keep_freed_memory
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
@@ -79,6 +79,7 @@ def measure(subject: CPC, way: Way, source: Path) -> dict[str, float]:
         if way == "one at a time":
             one_at_a_time(subject, source, Path(out, "out"))
         else:
+            keep_freed_memory(torch.device("cpu"))  # as `cpc embed` does
             embed(subject, source, Path(out, "out"), precision="bf16" if way.endswith("bf16") else "fp32")
         taken = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     return {**taken, "memory": memory("VmHWM") - before}

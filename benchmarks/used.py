@@ -2,7 +2,7 @@
 
     python -m benchmarks.used [--batch 8] [--rounds 6] [--bf16]
 
-`import cpc` lays large tensors in huge pages, and `cpc train` keeps freed memory in the process
+the command `cpc` lays large tensors in huge pages, and `cpc train` keeps freed memory in the process
 (`cpc.device.keep_freed_memory`); code that gathers vectors does neither. The settings cannot be undone in a
 process, so every measurement is a process of its own. The two take turns; times are the least of the rounds, and beside
 their ratio stand the lowest and the highest of one round. `benchmarks.step` compares both in one process, where huge

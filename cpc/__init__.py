@@ -4,15 +4,9 @@ The public names. A module loads when one of its names is first used, so that `i
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from cpc.version import __version__
-
-# Read by torch when it first allocates: on Linux, tensors of 2 MB and more lie in huge pages, where a training step
-# of the preset `small` on a CPU has 7,000 page faults instead of 90,000 and is 9 to 20% faster
-# (benchmarks/allocator.py). Set it to 0 before `import cpc` to have torch as it comes.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from cpc.config import InputError

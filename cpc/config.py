@@ -44,10 +44,30 @@ def load(schema: type[T], source: str | Path | Mapping[str, Any], overrides: Seq
 def validate(schema: type[T], settings: Tree, origin: Mapping[str, str] | None = None) -> T:
     """Turn nested settings into a `schema`, defaults filled in; `origin` tells which file set which key."""
     try:
-        return TypeAdapter(schema).validate_python(_merge(defaults(schema), settings, "", None))
+        made: T = TypeAdapter(schema).validate_python(_merge(defaults(schema), settings, "", None))
     except ValidationError as error:
         lines = [_explain(schema, item, origin or {}) for item in error.errors(include_url=False)]
         raise InputError("\n".join(dict.fromkeys(lines))) from None
+    if lines := [f"{_source(path, origin or {})}: {line}" for path, line in _bools_as_numbers(settings, dump(made))]:
+        raise InputError("\n".join(lines))
+    return made
+
+
+def _bools_as_numbers(given: Any, made: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where a true or false was given and became a number, as pydantic lets it (YAML reads `yes` and `on` as true)."""
+    if isinstance(given, bool) and isinstance(made, int | float) and not isinstance(made, bool):
+        yield path, f"{path}={str(given).lower()}: must be a number, not true or false (YAML reads yes and on as true)"
+    elif isinstance(given, Mapping) and isinstance(made, Mapping):
+        for key in given.keys() & made.keys():
+            yield from _bools_as_numbers(given[key], made[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        for number, pair in enumerate(zip(given, made, strict=False)):
+            yield from _bools_as_numbers(*pair, f"{path}.{number}")
+
+
+def _source(path: str, origin: Mapping[str, str]) -> str:
+    """The file, or the command line, that set a key."""
+    return next((origin[p] for p in _prefixes(path) if p in origin), "settings")
 
 
 def dump(config: Any) -> Tree:
@@ -140,7 +160,7 @@ def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
     known = list(_keys(schema))
     tags = {tag for _, tag in known if tag}
     path = ".".join(str(part) for part in error["loc"] if part not in tags)
-    where = next((origin[p] for p in _prefixes(path) if p in origin), "settings")
+    where = _source(path, origin)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = sorted({key for key, _ in known})
         siblings = [n for n in names if n.rpartition(".")[0] == path.rpartition(".")[0]]

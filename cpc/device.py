@@ -2,7 +2,8 @@
 
 import ctypes
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,8 @@ def keep_freed_memory(chosen: torch.device) -> None:
     By default every tensor above 32 MB at most comes from a fresh mapping and goes back to the system, and the page
     faults cost as much as the convolutions: keeping it makes float32 inference about 2 × and training 1.3 × faster
     (`benchmarks/allocator.py` measures it). Threads have heaps of their own, which would still give their memory back:
-    they share one. The process holds on to its peak instead, to its end.
+    they share one. The process holds on to its peak instead, to its end, which no library call should decide: the
+    command line calls this where it starts, and a program of your own may.
     """
     if chosen.type == "cpu" and platform.libc_ver()[0] == "glibc":
         with suppress(OSError, AttributeError):
@@ -77,10 +79,16 @@ def precision(choice: Precision, chosen: torch.device) -> Literal["fp32", "tf32"
     return choice
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Whether float32 products and convolutions on GPUs may round their factors to 10 bits (TensorFloat-32)."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Within, float32 products and convolutions on GPUs may round their factors to 10 bits (TensorFloat-32), or not."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = allowed
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def full(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

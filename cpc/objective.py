@@ -7,7 +7,7 @@ processes: each is contrasted with the keys, and draws the negatives, that it ha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
@@ -20,7 +20,20 @@ from torch import Tensor, nn
 
 from cpc import distributed
 from cpc.config import STRICT
-from cpc.contrast import All, Contrasted, Dot, Grid, InfoNCE, Negatives, Objective, Score, Uniform, Within, contrast
+from cpc.contrast import (
+    All,
+    Contrasted,
+    Cosine,
+    Dot,
+    Grid,
+    InfoNCE,
+    Negatives,
+    Objective,
+    Score,
+    Uniform,
+    Within,
+    contrast,
+)
 from cpc.contrast.calibration import Calibration, Learnt
 from cpc.contrast.pairs import Paired
 from cpc.contrast.queue import Queue
@@ -150,28 +163,81 @@ class CPCLoss(nn.Module):
         Raises:
             ValueError: no more frames than steps, so that nothing can be predicted.
         """
-        z, c = latents
+        z = latents.z
         batch, frames, _ = z.shape
-        if frames <= self.steps:
-            raise ValueError(f"frames={frames}: must exceed steps={self.steps}; use longer windows or fewer steps")
-        predictions = self.heads(c[:, : frames - self.steps])  # (step, batch, anchor, dim)
-        cuts = list(blocks(batch, self.group)) if share.of == 1 else [(slice(None), self.group_size(batch, share))]
-        keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
-        mean = gather_all(z.detach().float().mean((0, 1))[None]).mean(0) if self.queue else z.new_zeros(())
-        parts = [(block, _cut(keys, block), size) for block, size in cuts]
         per_step, accuracy, kinds = [], [], []
-        for k, predicted in enumerate(_apart(predictions), start=1):
-            each = partial(self._contrast, k=k, share=share, generator=generator, mean=mean)
-            found = [each(_cut(predicted, block), own, size=size) for block, own, size in parts]
+        for found in self.contrasts(latents, generator, share):
             per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
             accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
             kinds.append(mean_kinds([f.kinds for f in found]))
         if self.queue is not None and self.training:
-            self._made.append(self._some(z, share, generator).float() - mean)
+            self._made.append(self._some(z, share, generator).float() - self._mean_frame(z))
         losses = torch.stack(per_step)
         ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
         bound = ceiling - losses.detach()
         return Losses(losses.mean(), losses, torch.stack(accuracy), bound, ceiling, mean_kinds(kinds))
+
+    def contrasts(
+        self,
+        latents: Latents,
+        generator: torch.Generator | None = None,
+        share: Share = WHOLE,
+        still: bool = False,
+    ) -> Iterator[list[Contrasted]]:
+        """The loss of every anchor: of each step k = 1 … K the blocks of equal groups, (group, sequence · anchor) each.
+
+        With `still`, W_k c_t is replaced by z_t itself, compared by its cosine: what predicts without having learnt
+        anything, namely that the signal stays as it is.
+        """
+        z, c = latents
+        batch, frames, _ = z.shape
+        if frames <= self.steps:
+            raise ValueError(f"frames={frames}: must exceed steps={self.steps}; use longer windows or fewer steps")
+        if still:
+            predictions = z[None, :, : frames - self.steps].expand(self.steps, -1, -1, -1)
+        else:
+            predictions = self.heads(c[:, : frames - self.steps])  # (step, batch, anchor, dim)
+        cuts = list(blocks(batch, self.group)) if share.of == 1 else [(slice(None), self.group_size(batch, share))]
+        keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
+        parts = [(block, _cut(keys, block), size) for block, size in cuts]
+        held = None if still else self.held(z)
+        for k, predicted in enumerate(_apart(predictions), start=1):
+            each = partial(self._contrast, k=k, share=share, generator=generator, held=held, still=still)
+            yield [each(_cut(predicted, block), own, size=size) for block, own, size in parts]
+
+    def contrast(
+        self,
+        predicted: Float[Tensor, "group anchor dim"],
+        keys: Float[Tensor, "group key dim"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+        held: Float[Tensor, "held dim"] | None = None,
+        negatives: Negatives | None = None,
+        still: bool = False,
+    ) -> Contrasted:
+        """Predictions against keys by this loss: its score and what of it is learnt, its negatives, its objective."""
+        return contrast(
+            predicted,
+            keys,
+            positive,
+            grid,
+            score=Cosine(1.0) if still else self.score,
+            negatives=negatives or self.negatives,
+            objective=self.objective,
+            generator=generator,
+            calibration=None if still else self.calibration,
+            held=held,
+        )
+
+    def held(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "held dim"] | None:
+        """The keys of past batches, beside the mean frame of this one; None without a queue."""
+        return self.queue().keys + self._mean_frame(z) if self.queue else None
+
+    @staticmethod
+    def _mean_frame(z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "dim"]:
+        """The mean frame of the batches of all processes."""
+        return gather_all(z.detach().float().mean((0, 1))[None]).mean(0)
 
     @property
     def bounds_information(self) -> bool:
@@ -201,8 +267,21 @@ class CPCLoss(nn.Module):
         return z.detach().gather(1, own).flatten(0, 1)
 
     def ceiling(self, batch: int, frames: int) -> float:
-        """ln(1 + M): the loss at chance, and the most that the bound can show."""
-        return math.log1p(self.negatives.size(Grid(min(batch, self.group), frames)))
+        """ln(1 + M): the loss at chance, and the most that the bound can show.
+
+        Groups of different sizes can differ in M: the mean over the anchors of the batch.
+        """
+        return sum(share * math.log1p(count) for share, count in self.candidates(batch, frames))
+
+    def chance(self, batch: int, frames: int) -> float:
+        """The accuracy of guessing, 1 / (1 + M), the mean over the anchors of a batch."""
+        return sum(share / (1 + count) for share, count in self.candidates(batch, frames))
+
+    def candidates(self, batch: int, frames: int) -> list[tuple[float, int]]:
+        """The shares of the anchors of a batch that have M negatives each, and that M."""
+        cut = blocks(batch, self.group)
+        parts = [(len(range(*block.indices(batch))) / batch, Grid(size, frames)) for block, size in cut]
+        return [(share, self.negatives.size(grid)) for share, grid in parts]
 
     def group_size(self, sequences: int, share: Share) -> int:
         """The size of every group of a batch of which a share has so many sequences."""
@@ -216,24 +295,23 @@ class CPCLoss(nn.Module):
         size: int,
         share: Share,
         generator: torch.Generator | None,
-        mean: Float[Tensor, "*dim"] | None = None,
+        held: Float[Tensor, "held dim"] | None = None,
+        still: bool = False,
     ) -> Contrasted:
         """Step k for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
         frames, anchors, groups = z.shape[1], predicted.shape[1], len(z) // size
         grid, own = Grid(size, frames), len(predicted) // groups  # sequences of a group that are anchors here
         every = positives(size, anchors, frames, k, z.device)
         first = share.part * len(predicted) % size * anchors
-        return contrast(
+        return self.contrast(
             rearrange(predicted, "(g s) a d -> g (s a) d", g=groups),
             rearrange(z, "(g s) t d -> g (s t) d", g=groups),
             every[first : first + own * anchors],
             grid,
-            score=self.score,
-            negatives=self._negatives(every, grid, len(predicted), own, share, generator),
-            objective=self.objective,
-            generator=generator,
-            calibration=self.calibration,
-            held=self.queue().keys + mean if self.queue and mean is not None else None,
+            generator,
+            held,
+            self._negatives(every, grid, len(predicted), own, share, generator),
+            still,
         )
 
     def _negatives(

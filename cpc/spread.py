@@ -141,7 +141,7 @@ def chance(bound: float, ceiling: float) -> str | None:
     if bound >= AT_CHANCE * ceiling:
         return None
     return (
-        f"the loss is at chance ({ceiling - bound:.3f}, ln(1 + M) = {ceiling:.3f}), so nothing is predicted yet: try "
-        "another loss.score.scale (1/√dim is a good start), another optim.lr, model.encoder.norm=channel, or listen "
-        "whether the corpus is silent"
+        f"the loss is at chance ({ceiling - bound:.3f}, ln(1 + M) = {ceiling:.3f}), so nothing is predicted yet: if it "
+        "stays there, try a lower optim.lr, a longer optim.warmup, another loss.score.scale (1/√dim is a good start), "
+        "model.encoder.norm=channel, or listen whether the corpus is silent"
     )

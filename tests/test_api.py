@@ -29,9 +29,40 @@ def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(set_by_user: st
     environment = {key: value for key, value in os.environ.items() if key != name}
     if set_by_user is not None:
         environment[name] = set_by_user
-    command = [sys.executable, "-c", f"import os, cpc; print(os.environ['{name}'])"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
+    code = (
+        "import os, sys; sys.argv = ['cpc', '--version']; import cpc.cli\n"
+        f"before = os.environ.get('{name}')\n"
+        "try: cpc.cli.main()\nexcept SystemExit: pass\n"
+        f"print(before, os.environ['{name}'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{set_by_user} {expected}"
+
+
+def test_a_library_call_leaves_the_process_as_it_was(tones: Path, tmp_path: Path) -> None:
+    """Importing everything and extracting features changes no variable, no thread count, no precision of a GPU."""
+    code = (
+        "import os, torch\n"
+        "def state():\n"
+        "    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn\n"
+        "    return dict(os.environ), torch.get_num_threads(), cuda.allow_tf32, cudnn.allow_tf32\n"
+        "torch.backends.cuda.matmul.allow_tf32 = True\n"
+        "before = state()\n"
+        "import numpy as np, soundfile, cpc\n"
+        "[getattr(cpc, name) for name in cpc.__all__]\n"
+        "from cpc.corpus import Corpus\n"
+        "from cpc.evaluation.features import extract\n"
+        "from cpc.nn.context import GRUConfig\nfrom cpc.nn.encoder import EncoderConfig\n"
+        "soundfile.write('a.flac', np.random.default_rng(0).uniform(-0.5, 0.5, 20480), 16000)\n"
+        "model = cpc.build(cpc.ModelConfig(EncoderConfig(channels=16), GRUConfig(hidden=8)))\n"
+        f"extract(model, Corpus.open({str(tones)!r}), np.arange(1))\n"
+        "cpc.embed(model, 'a.flac', 'out')\n"
+        "after = state()\n"
+        "print([name for name in after[0] if after[0][name] != before[0].get(name)], after[1:] == before[1:])\n"
+    )
+    (tmp_path / "use.py").write_text(code)
+    done = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] True"
 
 
 def test_from_a_file_to_losses(tmp_path: Path) -> None:

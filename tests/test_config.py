@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cpc
-from cpc.config import dump, flatten, load
+from cpc.config import InputError, dump, flatten, load
 from cpc.contrast import All, Uniform
 from cpc.training.recipe import Recipe
 
@@ -92,3 +92,19 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
 def test_broken_override() -> None:
     with pytest.raises(cpc.InputError, match="must be key=value"):
         cpc.load_config({"data": {"corpus": "x"}}, ["optim.lr"])
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optim.lr=yes", "command line: optim.lr=true: must be a number, not true or false"),
+        ("training.steps=true", "command line: training.steps=true: must be a number"),
+        ("model.encoder.kernels=[on, 8, 4, 4, 4]", r"command line: model.encoder.kernels.0=true: must be a number"),
+        ("augment.past=[{kind: gain, db: [false, 6]}]", "command line: augment.past.0.db.0=false: must be a number"),
+        ("loss.negatives.count=true", "command line: loss.negatives.count=true: must be a number"),
+    ],
+)
+def test_a_bool_is_no_number(override: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        cpc.load_config({"data": {"corpus": "x"}}, [override])
+    assert cpc.load_config({"data": {"corpus": "x"}}, ["loss.gather=yes", "training.compile=true"]).loss.gather

@@ -25,7 +25,7 @@ from cpc.contrast import (
     Uniform,
     Within,
 )
-from cpc.grouping import blocks, positives
+from cpc.grouping import Share, blocks, positives
 from cpc.model import Latents
 from cpc.objective import CPCLoss
 from tests import reference
@@ -104,6 +104,32 @@ def test_blocks_cover_the_batch_in_near_equal_groups(batch: int, group: int) -> 
     assert max(sizes) - min(sizes) <= 1
     assert all((b.stop - b.start) % size == 0 for b, size in found)
     assert sum((b.stop - b.start) // size for b, size in found) == math.ceil(batch / group)
+
+
+@given(st.integers(1, 11), st.integers(1, 9), st.sampled_from(["uniform", "all", "within"]), st.integers(5, 9))
+def test_without_information_the_bound_is_zero(batch: int, group: int, kind: str, frames: int) -> None:
+    """Zero heads score everything alike: the loss is ln(1 + M) whatever the groups' sizes, and so is the ceiling."""
+    negatives = {"uniform": Uniform(COUNT, 0.0), "all": All(), "within": Within()}[kind]
+    loss = CPCLoss(STEPS, DIM, HIDDEN, negatives, group=group).double()
+    torch.nn.init.zeros_(loss.heads.weight)
+    found = loss(latents(batch, frames, torch.float64))
+    torch.testing.assert_close(found.bound, torch.zeros(STEPS, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert math.isclose(found.ceiling, float(found.loss.detach()), abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_without_information_the_bound_of_a_share_is_zero(part: int) -> None:
+    """Four of the eight sequences of a batch, in groups of two: the ceiling is that of the whole batch."""
+    loss = CPCLoss(STEPS, DIM, HIDDEN, All(), group=2).double()
+    torch.nn.init.zeros_(loss.heads.weight)
+    found = loss(latents(4, 7, torch.float64), share=Share(part, 2))
+    torch.testing.assert_close(found.bound, torch.zeros(STEPS, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_groups_of_two_sizes_have_the_ceiling_that_was_found_wrong() -> None:
+    """Ten sequences in groups of at most 8 are two of 5: of 20 frames each, 99 others."""
+    assert CPCLoss(STEPS, DIM, HIDDEN, All()).ceiling(10, 20) == pytest.approx(math.log(100))
+    assert CPCLoss(STEPS, DIM, HIDDEN, All()).chance(10, 20) == pytest.approx(1 / 100)
 
 
 def test_chance_loss_bound_and_ceiling() -> None:

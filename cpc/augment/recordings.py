@@ -1,6 +1,8 @@
 """Noise and impulse responses from folders of audio, decoded once and kept on the device."""
 
+import hashlib
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,14 @@ class Recordings(NamedTuple):
     samples: Int16[Tensor, "sample"]
     lengths: Int[Tensor, "recording"]
     ends: Int[Tensor, "recording"]
+
+
+def fingerprint(folder: str) -> str:
+    """A hash of the names and the sizes of all audio below `folder`: what a run's randomness also depends on."""
+    root, found = Path(folder), hashlib.sha256()
+    for file in find_audio(folder):
+        found.update(f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}\n".encode())
+    return found.hexdigest()[:16]
 
 
 @lru_cache(maxsize=8)

@@ -26,6 +26,15 @@ class Layer(StrEnum):
     c = "c"
 
 
+def open_device(name: str) -> str:
+    """The device of that name for the rest of this process, which on a CPU keeps its freed memory from now on."""
+    from cpc.device import device, keep_freed_memory
+
+    chosen = device(name)
+    keep_freed_memory(chosen)
+    return str(chosen)
+
+
 def console() -> "Console":
     """A console that keeps tables whole when the output is not a terminal."""
     from rich.console import Console

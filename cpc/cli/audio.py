@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cpc.cli.arguments import CorpusFolder, Device, Layer, console
+from cpc.cli.arguments import CorpusFolder, Device, Layer, console, open_device
 
 
 def corpus(
@@ -48,13 +48,12 @@ def embed(
     Files of any length, hours too. What gives no features is listed in OUT/skipped.tsv.
     """
     from cpc.corpus.listing import parse_shard
-    from cpc.device import device as find_device
     from cpc.evaluation.embedding.embed import embed as embed_files
     from cpc.model import load
 
     share = parse_shard(shard)
     done = embed_files(
-        load(model, find_device(device)),
+        load(model, open_device(device)),
         source,
         out,
         layer.value,

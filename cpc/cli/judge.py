@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, TestSplit, TrainSplit, console
+from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, TestSplit, TrainSplit, console, open_device
 
 
 def evaluate(
@@ -22,7 +22,6 @@ def evaluate(
 ) -> None:
     """Random init, MFCC, CPC by two classifiers and a supervised topline, on phones and speakers, with intervals."""
     from cpc.config import InputError
-    from cpc.device import device as find_device
     from cpc.evaluation.suite import COLUMNS, DISJOINT, order_lines, paper_suite, suite_table
     from cpc.evaluation.topline import Topline
 
@@ -35,7 +34,7 @@ def evaluate(
         others=others or (),
         seeds=seeds,
         how=Topline(steps=topline_steps) if topline_steps else None,
-        device=str(find_device(device)),
+        device=open_device(device),
     )
     console().print(suite_table(found))
     for line in order_lines(found):
@@ -62,7 +61,6 @@ def abx(
     device: Device = "auto",
 ) -> None:
     """Whether an instance of a phone is nearer to another of its kind than to one of another kind; no training."""
-    from cpc.device import device as find_device
     from cpc.evaluation.abx.command import Asked, evaluate
     from cpc.evaluation.abx.show import abx_table
 
@@ -81,7 +79,7 @@ def abx(
         first_centre=first_centre,
         keep_items=write_items,
         out=out,
-        device=str(find_device(device)),
+        device=open_device(device),
     )
     results = evaluate(features, source, asked)
     console().print(abx_table(results))
@@ -123,7 +121,6 @@ def figures(
     device: Device = "auto",
 ) -> None:
     """Pictures of a run: curves, horizon, variance, one utterance, t-SNE, UMAP, confusions. Also into MLflow."""
-    from cpc.device import device as find_device
     from cpc.evaluation.figures.gallery import draw_all
 
-    draw_all(run, corpus, train, test, out=out, most=most, device=str(find_device(device)), say=print)
+    draw_all(run, corpus, train, test, out=out, most=most, device=open_device(device), say=print)

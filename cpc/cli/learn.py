@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpc.cli.arguments import complain
+from cpc.cli.arguments import complain, open_device
 from cpc.config import InputError
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ def train(
     words = words or []
     try:
         if resume is not None:
+            open_device("auto")
             run = go_on(resume, words)
         elif not words or "=" in words[0]:
             raise InputError("RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first")
         else:
-            run = begin(load_config(words[0], words[1:]), name)
+            config = load_config(words[0], words[1:])
+            open_device(config.training.device)
+            run = begin(config, name)
     except NotFinite as error:
         complain(str(error))
         raise typer.Exit(1) from None
@@ -75,6 +78,7 @@ def sweep(
             print(f"{name}: {recipe.training.steps} steps, seed {recipe.seed}")
         print(f"{len(planned)} runs, each with {len(config.probes)} probes, in experiment {config.experiment}")
         return
+    open_device("auto")
     config, done, failed = run_sweep(file, overrides, say=print)
     for name, reason in failed:
         print(f"cpc: {name}: {reason}", file=sys.stderr)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, console
+from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, console, open_device
 
 if TYPE_CHECKING:
     from cpc.evaluation.protocol import Protocol
@@ -64,7 +64,6 @@ def probe(
     device: Device = "auto",
 ) -> None:
     """Judge a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
-    from cpc.device import device as find_device
     from cpc.evaluation.record import probe_and_record
     from cpc.evaluation.show import probe_table
 
@@ -78,7 +77,7 @@ def probe(
         test or f"{kind}_test",
         layers=layer or ["z", "c"],
         baselines=baselines,
-        device=str(find_device(device)),
+        device=open_device(device),
         protocols=_protocols(classifier, context, budget or [100.0], seed),
         folds=folds,
     )

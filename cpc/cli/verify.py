@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, console
+from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, console, open_device
 
 
 def verify(
@@ -27,13 +27,12 @@ def verify(
     device: Device = "auto",
 ) -> None:
     """Whether two utterances are by one speaker, by the cosine of their mean features: EER and minDCF."""
-    from cpc.device import device as find_device
     from cpc.evaluation.verification.command import Asked, evaluate
     from cpc.evaluation.verification.material import Choice
     from cpc.evaluation.verification.show import verification_table
 
     choice = Choice(train, test, trials, other_chapters, most, seed)
-    asked = Asked(choice, layer or ("z", "c"), baselines, write_trials, str(find_device(device)))
+    asked = Asked(choice, layer or ("z", "c"), baselines, write_trials, open_device(device))
     results = evaluate(run, corpus, asked)
     console().print(verification_table(results))
     for note in dict.fromkeys(note for result in results for note in result.notes):

@@ -9,15 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from cpc.config import InputError, validate
-from cpc.contrast import Contrasted, Cosine, Grid, Score, contrast
+from cpc.contrast import Grid
 from cpc.corpus.corpus import Corpus
 from cpc.evaluation.interval import bootstrap_interval
-from cpc.grouping import blocks, positives
+from cpc.grouping import positives
 from cpc.model import CPC, Latents, checkpoint_file, load, read_checkpoint
 from cpc.objective import CPCLoss, LossConfig
 from cpc.seeding import derive, torch_generator
@@ -62,50 +61,12 @@ def anchors(loss: CPCLoss, latents: Latents, generator: torch.Generator | None =
 
     `still` is what predicts without having learnt anything: that the signal stays as it is.
     """
-    z, c = latents
-    steps, frames = loss.steps, z.shape[1]
-    predictions = (
-        z[None, :, : frames - steps].expand(steps, -1, -1, -1) if still else loss.heads(c[:, : frames - steps])
-    )
-    score: Score = Cosine(1.0) if still else loss.score
-    found = [_step(loss, predictions[k - 1], z, k, score, generator) for k in range(1, steps + 1)]
-    return Anchors(torch.stack([f.loss for f in found]), torch.stack([f.correct for f in found]))
-
-
-def _step(
-    loss: CPCLoss, predicted: Tensor, z: Tensor, k: int, score: Score, generator: torch.Generator | None
-) -> Contrasted:
-    """One step for the whole batch, in the groups of the loss: (batch, anchor)."""
-    found = []
-    for block, size in blocks(len(z), loss.group):
-        flat = rearrange(predicted[block], "(g s) a d -> g (s a) d", s=size)
-        keys = rearrange(z[block], "(g s) t d -> g (s t) d", s=size)
-        where = positives(size, predicted.shape[1], z.shape[1], k, z.device)
-        own = _contrast(loss, flat, keys, where, Grid(size, z.shape[1]), generator, score)
-        found.append([rearrange(part, "g (s a) -> (g s) a", s=size) for part in own[:2]])
-    return Contrasted(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def _contrast(
-    loss: CPCLoss,
-    predicted: Float[Tensor, "group anchor dim"],
-    keys: Float[Tensor, "group key dim"],
-    where: Int[Tensor, " anchor"],
-    grid: Grid,
-    generator: torch.Generator | None,
-    score: Score | None = None,
-) -> Contrasted:
-    """The contrast of the loss, with another score if one is given."""
-    return contrast(
-        predicted,
-        keys,
-        where,
-        grid,
-        score=score or loss.score,
-        negatives=loss.negatives,
-        objective=loss.objective,
-        generator=generator,
-    )
+    anchors = latents.z.shape[1] - loss.steps
+    losses, correct = [], []
+    for blocks in loss.contrasts(latents, generator, still=still):
+        losses.append(torch.cat([found.loss.reshape(-1, anchors) for found in blocks]))
+        correct.append(torch.cat([found.correct.reshape(-1, anchors) for found in blocks]))
+    return Anchors(torch.stack(losses), torch.stack(correct))
 
 
 @dataclass(frozen=True)
@@ -113,7 +74,8 @@ class Horizon:
     """Prediction k = 1 … K steps ahead on some utterances (van den Oord 2018, figure 3).
 
     accuracy, low, high: share of anchors whose positive scored above all negatives, its 95% interval over utterances.
-    still: the same if z_t itself is taken for the prediction. loss: nats. chance: 1/(1 + M). ceiling: ln(1 + M).
+    still: the same if z_t itself is taken for the prediction. loss: nats. chance: 1/(1 + M). ceiling: ln(1 + M),
+    which less the loss is a lower bound on the mutual information; NaN where the loss gives no such bound.
     """
 
     accuracy: Float64[np.ndarray, " step"]
@@ -134,7 +96,7 @@ def horizon(trained: Trained, corpus: Corpus, rows: Rows, batches: int = 32, see
     Raises InputError if no row is as long as a window.
     """
     hits: dict[int, list[Tensor]] = defaultdict(list)
-    still, losses, ceiling = [], [], 0.0
+    still, losses, sizes = [], [], (0, 0)
     for number, drawn, latents in _batches(trained, corpus, rows, batches, seed):
         found, unlearnt = (
             anchors(trained.loss, latents, torch_generator(latents.z.device, seed, "horizon", number), flag)
@@ -144,13 +106,13 @@ def horizon(trained: Trained, corpus: Corpus, rows: Rows, batches: int = 32, see
         still.append(unlearnt.correct.double().mean((1, 2)).cpu())
         for row, correct in zip(drawn, found.correct.cpu().unbind(1), strict=True):
             hits[row].append(correct)
-        ceiling = trained.loss.ceiling(len(drawn), latents.z.shape[1])
+        sizes = len(drawn), latents.z.shape[1]
     return Horizon(
         **_with_interval(hits, seed),
         still=torch.stack(still).mean(0).numpy(),
         loss=torch.stack(losses).mean(0).numpy(),
-        chance=math.exp(-ceiling),
-        ceiling=ceiling,
+        chance=trained.loss.chance(*sizes),
+        ceiling=trained.loss.ceiling(*sizes) if trained.loss.bounds_information else math.nan,
         hop_ms=1000 * trained.model.hop / trained.model.sample_rate,
         utterances=len(hits),
     )
@@ -193,13 +155,13 @@ def surprise(
         )
     grid = Grid(min(trained.loss.group, trained.windows.batch), frames)
     keys = torch.cat([z, _pool(trained.model, corpus, others[others != row], (grid.sequences - 1) * frames, z)])[None]
-    predictions = trained.loss.heads(c[None, : frames - steps])
+    predictions, held = trained.loss.heads(c[None, : frames - steps]), trained.loss.held(z[None])
     found = np.full((steps, frames), np.nan)
     generator = torch_generator(z.device, seed, "surprise", row)
     for k in range(1, steps + 1):
         where = positives(1, frames - steps, frames, k, z.device)
         drawn = [
-            _contrast(trained.loss, predictions[k - 1], keys, where, grid, generator).loss[0] for _ in range(draws)
+            trained.loss.contrast(predictions[k - 1], keys, where, grid, generator, held).loss[0] for _ in range(draws)
         ]
         found[k - 1, k : k + frames - steps] = torch.stack(drawn).double().mean(0).cpu().numpy()
     return found

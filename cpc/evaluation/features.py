@@ -12,7 +12,7 @@ from torch import Tensor
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.corpus.progress import show_progress
-from cpc.device import allow_tf32, keep_freed_memory
+from cpc.device import tf32
 from cpc.evaluation.embedding.batches import batches, evaluating, give_memory_back
 from cpc.evaluation.layers import Layer, LayerName, check_layer, layers_of
 from cpc.model import CPC
@@ -105,8 +105,7 @@ def extract(
     for layer in layers:
         check_layer(model, layer)
     plan = _plan(features, corpus, rows, last_of, batch_samples, progress)
-    allow_tf32(False)  # probes of a GPU and of a CPU read the same features
-    with evaluating(model):
+    with tf32(False), evaluating(model):  # probes of a GPU and of a CPU read the same features
         tables = _fill(forward, plan, next(model.parameters()).device)
     return {layer: _windowed(tables[layer], plan, len(rows), last_of) for layer in layers}
 
@@ -185,7 +184,6 @@ def _windowed(table: FrameTable, plan: _Plan, utterances: int, window: int | Non
 
 @torch.inference_mode()
 def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameTable]:
-    keep_freed_memory(device)
     counts = np.array([plan.features.frames(int(n)) for n in plan.samples], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     frames: dict[str, Tensor] = {}

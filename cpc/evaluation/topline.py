@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from cpc.config import InputError, dump
-from cpc.device import keep_freed_memory, precision
+from cpc.device import precision
 from cpc.evaluation.budget import labelled
 from cpc.evaluation.cache import find, place
 from cpc.evaluation.classifier import LinearClassifier
@@ -179,7 +179,6 @@ def _train(course: _Course, targets: _Targets, how: Topline, device: str, say: S
     network = nn.ModuleList([course.model, course.head])
     optimiser = torch.optim.Adam(network.parameters(), how.lr)
     looks, done = _Looks([], {}), 0
-    keep_freed_memory(torch.device(device))
     while done < how.steps:
         network.train()
         for step, waveform in course.train.batches(done, min(done + how.look, how.steps), torch.device(device)):

@@ -12,7 +12,7 @@ from cpc.objective import CPCLoss
 from cpc.training.job import Job
 from cpc.windows import to_float
 
-PATIENCE = 500  # updates after the warm-up before a loss at chance is worth a word
+PATIENCE = 50  # updates, or the warm-up if that is longer, before a loss at chance is worth a word
 
 
 class Health:
@@ -28,7 +28,7 @@ class Health:
         past_warmup = self._job.step - self._job.recipe.optim.warmup
         if past_warmup <= 0:
             found = {}  # nothing has been learnt that could be lost
-        if past_warmup >= PATIENCE and (line := self._at_chance(latest)):
+        if self._job.step >= max(PATIENCE, self._job.recipe.optim.warmup) and (line := self._at_chance(latest)):
             found["loss"] = line
         self._report(found)
         return values

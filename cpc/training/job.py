@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cpc.augment import Rows, views
+from cpc.augment import FolderNoise, MeasuredRoom, Rows, views
+from cpc.augment.recordings import fingerprint
 from cpc.config import InputError, dump
 from cpc.corpus import Corpus
 from cpc.corpus.splits import hold_out
-from cpc.device import allow_tf32, keep_freed_memory
 from cpc.device import device as find_device
 from cpc.device import precision as chosen_precision
+from cpc.device import tf32
 from cpc.distributed import World
 from cpc.grouping import Share
 from cpc.labelled import FrameLabels, LabelledConfig
@@ -32,7 +33,7 @@ from cpc.training.graph import Graph, check_graph
 from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel, trained
 from cpc.training.recipe import Recipe
 from cpc.training.schedule import learning_rate, optimizer
-from cpc.utterance import UtteranceLoss
+from cpc.utterance import UtteranceConfig, UtteranceLoss
 from cpc.windows import Windows
 
 
@@ -71,8 +72,6 @@ class Job:
             )
         device = world.device
         precision = chosen_precision(recipe.training.precision, device)
-        allow_tf32(precision != "fp32")
-        keep_freed_memory(device)
         model = build(recipe.model, recipe.seed).to(device)
         criterion = build_criterion(recipe, model)
         if recipe.training.compile:
@@ -124,7 +123,8 @@ class Job:
         torch.manual_seed(derive(seed, "step", step, *([self.world.rank] if self.world.rank else [])))
         self._generator.manual_seed(derive(seed, "negatives", step))
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._compute(self._augmented(step, self.labelled(self.windows, step, waveform)))
+        with tf32(self.precision != "fp32"):
+            losses = self._compute(self._augmented(step, self.labelled(self.windows, step, waveform)))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.clip or float("inf"))
         self.optimizer.step()
         self.criterion.follow(self.model)
@@ -157,7 +157,8 @@ class Job:
     def losses(self, batch: Batch, generator: torch.Generator) -> Losses:
         """This process's losses for its windows of a batch."""
         plain = Network(self.model, self.criterion)
-        return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(batch)])
+        with tf32(self.precision != "fp32"):
+            return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(batch)])
 
     def labelled(self, windows: Windows, step: int, waveform: Float[Tensor, "window sample"]) -> Batch:
         """The windows of a step with what the loss wants to know: their utterances, their speakers, or frame labels."""
@@ -237,6 +238,7 @@ class Job:
             return
         header = {"config": dump(self.recipe), "step": self.step, "best": self.best, "seconds": self.seconds}
         header |= {"corpus": self.corpus.digest, "precision": self.precision, **self.identity}
+        header["recordings"] = fingerprints(self.recipe)
         checkpoint.save(path, {"model": self.model, "loss": self.criterion}, self.optimizer, header)
 
     def restore(self, path: Path) -> None:
@@ -252,7 +254,23 @@ class Job:
                 f"data.corpus={self.corpus.path}: its contents changed since {path} was written; "
                 "restore that corpus, or start a new run"
             )
+        found = fingerprints(self.recipe)
+        for folder, digest in header.get("recordings", {}).items():  # checkpoints of before have none
+            if folder in found and found[folder] != digest:
+                raise InputError(
+                    f"folder={folder}: the recordings that augment this run are others (by name or size) than when "
+                    f"{path} was written; restore them, or start a new run"
+                )
         self.step, self.best, self.seconds = header["step"], header["best"], header["seconds"]
+
+
+def fingerprints(recipe: Recipe) -> dict[str, str]:
+    """A hash of the names and sizes of the recordings in every folder that augmentations take noise or rooms from."""
+    parts: list[object] = [*recipe.augment.past, *recipe.augment.future]
+    if isinstance(recipe.loss, UtteranceConfig):
+        parts += recipe.loss.views.augment
+    folders = {part.folder for part in parts if isinstance(part, FolderNoise | MeasuredRoom)}
+    return {folder: fingerprint(folder) for folder in sorted(folders)}
 
 
 def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Windows, Windows | None]:

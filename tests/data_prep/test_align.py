@@ -11,6 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
+pytest.importorskip("pocketsphinx", reason="pocketsphinx, the forced aligner, is not installed")
+pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser, is not installed")
+
 from benchmarks.agreement import Agreement, Phones, edits, match
 from benchmarks.alignment import read_reference, synthesise
 from cpc.audio import decode, resample, to_int16, write_flac

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("pocketsphinx", reason="pocketsphinx, the forced aligner, is not installed")
+pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser, is not installed")
+
 from benchmarks.agreement import edits
 from cpc.config import InputError
 from data_prep import espeak

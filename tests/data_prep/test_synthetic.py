@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser, is not installed")
+
 from cpc.audio import decode
 from cpc.config import InputError
 from cpc.corpus import Corpus, overlap, pack

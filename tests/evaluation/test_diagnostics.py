@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 import cpc
 from cpc.config import InputError
-from cpc.contrast import Uniform
+from cpc.contrast import NCE, Cosine, InfoNCE, Objective, Triplet, Uniform
 from cpc.corpus import Corpus
 from cpc.evaluation.diagnostics import anchors, horizon, load_trained, surprise
-from cpc.model import Latents
-from cpc.objective import CPCLoss
+from cpc.evaluation.figures.horizon import draw_horizon
+from cpc.model import Latents, ModelConfig, build
+from cpc.nn.encoder import EncoderConfig
+from cpc.objective import CPCLoss, FrameQueueConfig
 from tests.evaluation.trained import save_untrained
 
 
@@ -36,6 +39,21 @@ def test_anchors_are_what_the_loss_takes_the_mean_of(batch: int, group: int) -> 
     assert found.loss.shape == (3, batch, 9)
     torch.testing.assert_close(found.loss.mean((1, 2)), expected.per_step)
     torch.testing.assert_close(found.correct.float().mean((1, 2)), expected.accuracy)
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_anchors_know_what_is_learnt_of_the_scores_and_the_queue(queued: bool) -> None:
+    """Figures show the loss that was trained."""
+    queue = FrameQueueConfig(size=8, each=2) if queued else None
+    loss = CPCLoss(3, 6, 6, Uniform(count=9, across=0.5), score=Cosine(0.1), learnt=["temperature"], queue=queue)
+    with torch.no_grad():
+        for parameter in loss.calibration.parameters():
+            parameter.add_(1.0)
+    loss(latents(4, 12), torch.Generator().manual_seed(0))
+    loss.follow(build(ModelConfig(EncoderConfig(channels=6))))
+    expected = loss.eval()(latents(4, 12), torch.Generator().manual_seed(1))
+    found = anchors(loss, latents(4, 12), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found.loss.mean((1, 2)), expected.per_step)
 
 
 def test_standing_still_is_predicted_perfectly_where_the_signal_stands_still() -> None:
@@ -66,6 +84,22 @@ def test_without_information_everything_is_at_chance(run: Path, chords: Corpus) 
     assert (found.ceiling, found.chance) == pytest.approx((math.log(17), 1 / 17))
     over_time = surprise(trained, chords, int(chords.rows("phone_test")[0]), chords.rows("phone_train"), draws=2)
     np.testing.assert_allclose(over_time[np.isfinite(over_time)], math.log(17), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("objective", "bounded"), [(InfoNCE(), True), (NCE(), False), (Triplet(), False)])
+def test_a_bound_is_there_only_where_the_loss_gives_one(
+    run: Path, chords: Corpus, tmp_path: Path, objective: Objective, bounded: bool
+) -> None:
+    trained = load_trained(run)
+    trained.loss.objective = objective
+    found = horizon(trained, chords, chords.rows("phone_test"), batches=1)
+    assert math.isnan(found.ceiling) != bounded
+    assert found.chance == pytest.approx(1 / 17)
+    drawn: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Axes, "set", lambda axes, **given: drawn.append(given.get("title", "")))
+        draw_horizon({"a": found}, tmp_path / "horizon.png")
+    assert any("lower bound" in title for title in drawn) == bounded
 
 
 def test_horizon_has_an_interval_and_is_the_same_again(run: Path, chords: Corpus) -> None:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+import soundfile
 import torch
 
 import cpc
@@ -10,7 +13,7 @@ from cpc.seeding import torch_generator
 from cpc.training.job import Job
 from cpc.training.loop import validation
 from cpc.training.recipe import Recipe
-from tests.tiny import tiny
+from tests.tiny import SHORT, tiny
 
 
 def recipe(corpus: Path, **sections: object) -> Recipe:
@@ -36,3 +39,18 @@ def test_c_is_made_of_the_past_and_z_of_the_future(tones: Path) -> None:
 def test_validation_is_of_clean_windows(tones: Path) -> None:
     augmented, plain = Job.start(recipe(tones, augment=NOISE)), Job.start(recipe(tones))
     assert validation(augmented) == validation(plain)
+
+
+def test_other_recordings_are_another_run(tones: Path, tmp_path: Path) -> None:
+    """What noise is added is a pure function of (seed, step) only while the folder holds the same files."""
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
+    soundfile.write(noise / "a.wav", wave, 16000)
+    chain = {"past": [{"kind": "folder_noise", "folder": str(noise)}]}
+    run = cpc.train(tiny(tones, augment=chain, training=SHORT), name="run", root=tmp_path, progress=False)
+    more = f"training.steps={run.steps + 1}"
+    assert cpc.resume(run.path, [more], progress=False).steps == run.steps + 1
+    soundfile.write(noise / "b.wav", wave, 16000)
+    with pytest.raises(cpc.InputError, match=r"folder=.*noise: the recordings that augment this run are others"):
+        cpc.resume(run.path, [f"training.steps={run.steps + 2}"], progress=False)

@@ -74,10 +74,20 @@ def test_a_loss_at_chance_is_said_after_some_patience(job: Job) -> None:
     heard = Heard()
     health = Health(job, heard.lines.append, heard.tag)
     latest = {"train/bound": 0.001, "train/ceiling": 2.83}
-    for job.step in (100, 10 + PATIENCE):
+    for job.step in (PATIENCE - 1, PATIENCE, PATIENCE + 1):
         health.examine(latest)
-    assert [line.split(":")[0] for line in heard.lines] == [f"warning, step {10 + PATIENCE}"]
+    assert [line.split(":")[0] for line in heard.lines] == [f"warning, step {PATIENCE}"]
     assert "at chance" in heard.lines[0]
+    assert "try a lower optim.lr, a longer optim.warmup" in heard.lines[0]
+    assert heard.tags["collapse"].startswith(f"step {PATIENCE}: the loss is at chance")
+
+
+def test_chance_is_not_said_of_a_warm_up(tones: Path) -> None:
+    heard, job = Heard(), Job.start(recipe(tones, "optim.warmup=80"))
+    health = Health(job, heard.lines.append, heard.tag)
+    for job.step in (79, 80):
+        health.examine({"train/bound": 0.001, "train/ceiling": 2.83})
+    assert [line.split(":")[0] for line in heard.lines if "chance" in line] == ["warning, step 80"]
 
 
 def test_looking_changes_neither_weights_nor_randomness_nor_mode(job: Job) -> None:

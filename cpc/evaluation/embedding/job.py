@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cpc.audio import Undecodable
 from cpc.corpus.progress import Progress, show_progress
-from cpc.device import allow_tf32, keep_freed_memory
+from cpc.device import tf32
 from cpc.evaluation.embedding.formats import Frames, open_part
 from cpc.evaluation.embedding.ledger import Ledger, Record
 from cpc.evaluation.embedding.listing import File, Listing
@@ -71,13 +71,12 @@ class Job:
 
     def run(self, batch_samples: int, progress: bool) -> int:
         """Embed what is missing; gives the number of files that were."""
-        keep_freed_memory(self.device)
-        allow_tf32(self.precision != "fp32")
         files = sum(len(block) for _, block in self._missing())
         reading = Reading(self.listing.root, self.model, batch_samples, self._frames_written)
         piece = max(1, batch_samples // 8 // self.model.hop) * self.model.hop  # a row gains nothing from length
         stop = Event()  # after an error or Ctrl-C a long file ends at its next piece
         with (
+            tf32(self.precision != "fp32"),
             ThreadPoolExecutor(self.workers) as pool,
             self._computer(self._at_once(files)) as computer,
             ThreadPoolExecutor(1) as fetcher,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from cpc.config import InputError
+from cpc.contrast import InfoNCE
 from cpc.corpus.corpus import Corpus
 from cpc.curves import draw, history
 from cpc.evaluation.diagnostics import Trained, horizon, load_trained, surprise
@@ -141,7 +142,7 @@ def _utterance(gallery: Gallery) -> Path:
     found = surprise(gallery.trained, corpus, row, gallery.judged_rows)
     id, frames = corpus.ids[row], found.shape[1]
     phones = corpus.labels(gallery.labels).intervals(id) if labelled and id in corpus.labels(gallery.labels) else None
-    sequences = min(gallery.trained.loss.group, gallery.trained.windows.batch)
+    loss, sequences = gallery.trained.loss, min(gallery.trained.loss.group, gallery.trained.windows.batch)
     return draw_utterance(
         np.array(corpus.waveform(row), np.float32) / 2**15,
         corpus.sample_rate,
@@ -150,7 +151,7 @@ def _utterance(gallery: Gallery) -> Path:
         gallery.out / "utterance.png",
         phones=phones,
         inventory=corpus.labels(gallery.labels).inventory if labelled else (),
-        ceiling=gallery.trained.loss.ceiling(sequences, frames),
+        ceiling=loss.ceiling(sequences, frames) if isinstance(loss.objective, InfoNCE) else None,
         title=f"{gallery.name}: {id}  {corpus.texts[row].lower()}",
     )
 
