@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cpc.files import room_for
+
 # Okabe & Ito 2008, without yellow, which is too light for lines: distinct under every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -62,8 +64,12 @@ def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial{path.suffix}")
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(partial, dpi=DPI, metadata=metadata)
-    partial.replace(path)
+    with room_for(path):
+        try:
+            figure.savefig(partial, dpi=DPI, metadata=metadata)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def blank(axis: Any, reason: str) -> None:

@@ -30,7 +30,7 @@ from numpy import ndarray
 from cpc.config import InputError
 from cpc.corpus import Corpus
 from cpc.corpus.progress import show_progress
-from cpc.files import write_json
+from cpc.files import locked, write_json
 from data_prep import aligner, lexicon
 from data_prep.aligner import Aligner, AlignmentError
 from data_prep.alignment_parts import (
@@ -178,16 +178,8 @@ def _start(job: Job, chunks: Sequence[range]) -> None:
 def _claimed(job: Job, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a part of the work for this process; the system lets go of it even after kill −9."""
     job.parts.mkdir(exist_ok=True)
-    with (job.parts / f"lock-{what}").open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            rule = f"another process is aligning it as `{job.scheme}`; wait for it to end"
-            raise InputError(f"corpus={job.corpus}: {rule}") from error
-        except (ImportError, OSError):
-            pass  # a system or a network disk without locks: go on unguarded
+    rule = f"another process is aligning it as `{job.scheme}`; wait for it to end"
+    with locked(job.parts / f"lock-{what}", f"corpus={job.corpus}: {rule}", wait):
         yield
 
 

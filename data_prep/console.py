@@ -10,6 +10,7 @@ import typer
 
 from cpc.config import InputError
 from cpc.corpus import PackReport
+from cpc.files import DiskFull, disk_is_full
 
 
 def run(app: typer.Typer) -> None:
@@ -19,6 +20,11 @@ def run(app: typer.Typer) -> None:
     except InputError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        typer.echo(f"error: {DiskFull(getattr(error, 'filename', None) or 'output')}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command continues where it stopped", err=True)
         sys.exit(130)

@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from cpc.config import InputError
+from cpc.files import locked
 from data_prep.catalogue import Archive, wrong_checksum
 from data_prep.transfer import Transfer, show_transfer
 
@@ -84,6 +85,7 @@ def fetch(
     part = target.with_name(f"{target.name}.part")
     failures, wrong = list[str](), list[str]()
     with claimed(part):
+        part.touch()
         state.found(archive.name, _size(part))
         urls = _addresses(archive, mirrors)
         for url in [*urls, urls[0]]:
@@ -218,20 +220,14 @@ def _size(file: Path) -> int:
 
 @contextmanager
 def claimed(file: Path) -> Iterator[None]:
-    """Hold `file`, made if it is missing, for this process; the system lets go of it even after kill −9.
-
-    Raises InputError if another process holds it.
-    """
-    with file.open("ab") as lock:
+    """Hold `file` for this process, by a lock file beside it. Raises InputError if another process holds it."""
+    lock = file if file.suffix == ".lock" else file.with_name(f"{file.name}.lock")
+    with locked(lock, f"{file}: another process is at work on it; wait for it to end"):
         try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{file}: another process is at work on it; wait for it to end") from error
-        except (ImportError, OSError):
-            pass  # a system or a network disk without locks: go on unguarded
-        yield
+            yield
+        finally:
+            if not file.exists():
+                lock.unlink(missing_ok=True)
 
 
 def find_archive(archive: Archive, folder: Path) -> Path:

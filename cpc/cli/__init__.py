@@ -26,9 +26,15 @@ def main() -> None:
         print("cpc: interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not type(error).__module__.startswith("mlflow"):
+        from cpc.files import DiskFull, disk_is_full
+
+        said = " ".join(str(error).split())
+        if disk_is_full(error):
+            complain(str(DiskFull(getattr(error, "filename", None) or type(error).__module__.partition(".")[0])))
+        elif type(error).__module__.startswith(("mlflow", "sqlalchemy")):
+            print(f"cpc: MLflow: {said}; is MLFLOW_TRACKING_URI right?", file=sys.stderr)
+        else:
             raise
-        print(f"cpc: MLflow: {' '.join(str(error).split())}; is MLFLOW_TRACKING_URI right?", file=sys.stderr)
         sys.exit(1)
 
 

@@ -22,7 +22,7 @@ from cpc.corpus.plan import Job, digest, plan, taken, work_folder
 from cpc.corpus.progress import show_progress
 from cpc.corpus.shards import Part
 from cpc.corpus.source import Source
-from cpc.files import atomic, write_json, write_text
+from cpc.files import atomic, locked, write_json, write_text
 
 SHARD_SAMPLES = 1 << 25  # 35 minutes at 16 kHz, 64 MiB: the most that a kill costs each worker
 
@@ -112,15 +112,7 @@ def claimed(out: Path) -> Iterator[Path]:
     if out.is_dir() and any(out.iterdir()) and not work.is_dir():
         raise taken(out, "files that are not a packed corpus")
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"out={out}: another process is packing into it; wait for it to end") from error
-        except (ImportError, OSError):
-            pass  # a system or a network disk without locks: go on unguarded
+    with locked(work / "lock", f"out={out}: another process is packing into it; wait for it to end"):
         yield work
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpc.evaluation.experiment import BASELINE, Row, best, best_row, curves, differing, is_error, rows, runs, tasks
 from cpc.evaluation.noise import Seeds, over_seeds, ties
+from cpc.files import room_for
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,7 +123,7 @@ def write_csv(table: Sequence[Row], path: Path) -> Path:
     heading += [
         f"{task}/{part}" for task in found for part in ("error" if is_error(task) else "accuracy", "low", "high")
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with room_for(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(heading)
         for row in table:

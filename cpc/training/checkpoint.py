@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cpc.config import InputError
+from cpc.files import room_for
 from cpc.model import read_checkpoint
 from cpc.version import versions
 
@@ -24,18 +25,22 @@ FORMAT = 1
 def save(
     path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, header: Mapping[str, Any]
 ) -> None:
-    """Write modules, optimizer state and header to `path`, whole or not at all."""
+    """Write modules, optimizer state and header to `path`, whole or not at all. Raises DiskFull."""
     tensors = _optimizer_tensors(modules, optimizer)
     for prefix, module in modules.items():
         tensors |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     metadata = {"cpc": json.dumps({"format": FORMAT, **header, "versions": versions()})}
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    partial.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(path)
+    with room_for(path):
+        try:
+            save_file(tensors, partial, metadata)
+            partial.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

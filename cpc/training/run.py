@@ -6,7 +6,6 @@ best.safetensors. Each file is written whole or not at all, so that a kill at an
 Under torchrun all processes train one run. The first one decides which, and it alone writes, tracks and shows.
 """
 
-import fcntl
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,8 @@ from cpc import distributed
 from cpc.config import InputError, dump, flatten, load
 from cpc.device import device_name
 from cpc.distributed import World
-from cpc.files import write_json, write_text
-from cpc.tracking import RUNS, Status, Tracker
+from cpc.files import DiskFull, locked, write_json, write_text
+from cpc.tracking import JOURNAL, RUNS, Status, Tracker
 from cpc.training.display import Display
 from cpc.training.job import Job
 from cpc.training.loop import fit
@@ -122,7 +121,7 @@ def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
     settings = flatten(dump(recipe))
     tracker = None
     if job.world.first:
-        tracker = Tracker(recipe.experiment, folder.name, settings, known.get("run_id"), folder.parent, parent)
+        tracker = Tracker(recipe.experiment, folder, settings, known.get("run_id"), parent)
     run_id = job.world.agreed(lambda: tracker.run_id if tracker else "")
     job.identity = {"name": folder.name, "run_id": run_id}
     display = Display(folder.name, job.step, recipe.training.steps, progress and job.world.first)
@@ -142,12 +141,15 @@ def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except DiskFull as error:
+        raise InputError(f"{error}, or: cpc train --resume {folder}") from None
     finally:
         display.close()
         if tracker:
             tracker.close(status)
+            job.identity["run_id"] = tracker.run_id  # which a store that was away at the beginning gives later
             _write_state(folder, job, status, metrics)
-    return Run(folder, run_id, status, metrics, job.step, job.seconds)
+    return Run(folder, job.identity["run_id"], status, metrics, job.step, job.seconds)
 
 
 def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
@@ -171,11 +173,17 @@ def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
 
 def _publish(folder: Path, tracker: Tracker) -> None:
     """The finished run's settings, model and curves as MLflow artifacts."""
+    tracker.artifact(folder / "config.yaml")
+    tracker.model(folder / "last.safetensors")
+    _publish_curves(folder, tracker)
+
+
+def _publish_curves(folder: Path, tracker: Tracker) -> None:
     from cpc.curves import draw, history
 
-    tracker.artifact(folder / "config.yaml")
-    tracker.artifact(draw({folder.name: history(tracker.client, tracker.run_id)}, folder / "curves.png"))
-    tracker.model(folder / "last.safetensors")
+    tracker.flush()
+    if not tracker.is_away:
+        tracker.artifact(draw({folder.name: history(tracker.client, tracker.run_id)}, folder / "curves.png"))
 
 
 def _finished(folder: Path, recipe: Recipe) -> Run | None:
@@ -183,6 +191,12 @@ def _finished(folder: Path, recipe: Recipe) -> Run | None:
     state = _read_json(folder / "run.json")
     if state.get("status") != "FINISHED" or state["step"] < recipe.training.steps:
         return None
+    if (folder / JOURNAL).exists():  # the tracking store was away when it finished
+        tracker = Tracker(recipe.experiment, folder, flatten(dump(recipe)), state["run_id"])
+        _publish_curves(folder, tracker)
+        tracker.close("FINISHED")
+        write_json(folder / "run.json", state | {"run_id": tracker.run_id})
+        state["run_id"] = tracker.run_id
     return Run(folder, state["run_id"], "FINISHED", state["metrics"], state["step"], state["seconds"])
 
 
@@ -214,11 +228,14 @@ def _unnamed(root: Path, recipe: Recipe) -> Path:
 def _entered(folder: Path, recipe: Recipe) -> Iterator[None]:
     """The folder, with the settings written. Only one job trains a run; its lock ends with it, whatever happens."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Taken(f"{folder}: another process is training this run; wait for it or stop it") from None
+            busy = f"{folder}: another process is training this run; wait for it or stop it"
+            held.enter_context(locked(folder / ".lock", busy))
+        except DiskFull:
+            raise
+        except InputError as error:
+            raise Taken(str(error)) from None
         write_text(folder / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
         yield
 

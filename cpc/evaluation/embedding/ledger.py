@@ -15,7 +15,7 @@ from cpc.config import InputError
 from cpc.corpus.shards import printable
 from cpc.evaluation.embedding.formats import Format, npy_name, part_name
 from cpc.evaluation.embedding.listing import File
-from cpc.files import atomic, write_json, write_text
+from cpc.files import atomic, locked, write_json, write_text
 
 _ROW_GROUP = 1 << 16
 
@@ -71,19 +71,10 @@ class Ledger:
             raise InputError(f"out={self.out}: is a file; give a folder")
         try:
             self._work.mkdir(parents=True, exist_ok=True)
-            held = (self._work / f"{name}.lock").open("w")
         except OSError as error:
             raise InputError(f"out={self.out}: cannot be written ({error.strerror}); give another folder") from None
-        with held:
-            try:
-                import fcntl
-
-                fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                rule = "another process is embedding into it; wait for it to end"
-                raise InputError(f"out={self.out}: {rule}, or give each its own --shard") from None
-            except (ImportError, OSError):
-                pass  # a system or a network disk without locks: go on unguarded
+        rule = "another process is embedding into it; wait for it to end, or give each its own --shard"
+        with locked(self._work / f"{name}.lock", f"out={self.out}: {rule}", wait):
             yield
 
     def record(self, number: int, record: Record) -> None:
