@@ -64,7 +64,7 @@ class Windows:
         if self.unknown and not len(rows):
             raise InputError(
                 f"corpus={corpus.path}: none of the {self.unknown} utterances has a known speaker, which batches or "
-                "positives by speaker need; pack it with speakers, or set windows.one_speaker=false, loss.same=utterance"
+                "positives by speaker need; pack it with speakers, or drop windows.one_speaker and loss.same=speaker"
             )
         if not len(self.rows):
             raise InputError(

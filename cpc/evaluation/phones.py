@@ -17,8 +17,8 @@ MANNERS = {
     "silence": "",  # see SILENCES
 }
 OTHER = "other"
-# Labels that are no phones, in any case and with or without a stress digit: silence, pauses, noise, laughter, words that
-# the dictionary lacks (Montreal Forced Aligner, Kaldi, TIMIT, PocketSphinx). Closures belong to their stops.
+# Labels that are no phones, in any case: silence, pauses, noise, laughter, words that the dictionary lacks (as the
+# Montreal Forced Aligner, Kaldi, TIMIT and PocketSphinx write them). Closures belong to their stops.
 SILENCES = frozenset(
     [
         "SIL",

@@ -24,7 +24,7 @@ COARSE = 1e-5  # tolerance while choosing
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen strength, the classifier that it gave, and the held-out log-likelihood (nats an example) of every strength.
+    """The chosen strength, the classifier that it gave, and the held-out log-likelihood (nats) of every strength.
 
     `share`: of the examples that it was chosen on; `for_all` is the same prior for all of them.
     """

@@ -54,7 +54,8 @@ def draw_trials(
 ) -> Trials:
     """At most `most` target and as many non-target trials of some rows of a corpus; all pairs where those are fewer.
 
-    Utterances without a known speaker are in none. With `other_chapters`, target trials are of two chapters, both of them known. No pair comes twice, in either order.
+    Utterances without a known speaker are in none. With `other_chapters`, target trials are of two chapters, both of
+    them known. No pair comes twice, in either order.
 
     Raises:
         InputError: there is no trial of one of the kinds.
@@ -81,7 +82,7 @@ def chapter_numbers(corpus: Corpus, rows: Int64[np.ndarray, " _"]) -> Int64[np.n
     return np.where(known[chapter[rows]], chapter[rows], -1)
 
 
-def _by_speaker(corpus: Corpus, rows: Rows) -> tuple[Rows, Rows, Rows]:
+def _by_speaker(corpus: Corpus, rows: Int64[np.ndarray, " _"]) -> tuple[Rows, Rows, Rows]:
     """Speakers, chapters and rows, sorted by speaker and chapter, unknown chapters first; of known speakers alone."""
     rows = np.unique(rows)
     rows = rows[has_speaker(corpus, rows)]
