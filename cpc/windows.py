@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cpc.config import STRICT, InputError
-from cpc.corpus import Corpus
+from cpc.corpus import Corpus, has_speaker
 from cpc.seeding import numpy_generator
 
 AHEAD = 3  # batches gathered before they are needed
@@ -36,7 +36,10 @@ class WindowsConfig:
 
 
 class Windows:
-    """The windows of some utterances of a corpus, by step; only those at the places `part` of a batch, if given."""
+    """The windows of some utterances of a corpus, by step; only those at the places `part` of a batch, if given.
+
+    With `by_speaker`, or batches of one speaker, utterances without a known speaker are left out (`unknown` of them).
+    """
 
     def __init__(
         self,
@@ -45,14 +48,24 @@ class Windows:
         config: WindowsConfig,
         seed: int,
         part: Int[np.ndarray, "window"] | None = None,
+        by_speaker: bool = False,
     ) -> None:
+        rows, self.unknown = np.asarray(rows), 0
+        if by_speaker or config.one_speaker:
+            known = has_speaker(corpus, rows)
+            rows, self.unknown = rows[known], int(np.count_nonzero(~known))
         lengths = corpus.samples[rows]
         fits = lengths >= config.samples
         self.corpus, self.config, self.seed = corpus, config, seed
         self._part = np.arange(config.batch) if part is None else part
         self._held: Tensor | None = None  # int16, one utterance after the other
         self.too_short = int(np.count_nonzero(~fits))
-        self.rows, self.lengths = np.asarray(rows)[fits], lengths[fits]
+        self.rows, self.lengths = rows[fits], lengths[fits]
+        if self.unknown and not len(rows):
+            raise InputError(
+                f"corpus={corpus.path}: none of the {self.unknown} utterances has a known speaker, which batches or "
+                "positives by speaker need; pack it with speakers, or drop windows.one_speaker and loss.same=speaker"
+            )
         if not len(self.rows):
             raise InputError(
                 f"windows.samples={config.samples}: none of the {len(rows)} utterances is that long (the longest has "

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from cpc.config import InputError
-from cpc.corpus import Corpus, hold_out, read_ids, write_split
+from cpc.corpus import Corpus, has_speaker, hold_out, read_ids, write_split
 from cpc.corpus.splits import Extent, Held, Overlap, extents, hold_out_within, overlaps, read_splits
 from data_prep.console import run
 
@@ -120,13 +120,18 @@ def _among(corpus: Corpus, within: str | None, labelled: str | None) -> Rows:
 def _drawn(corpus: Corpus, by: By, share: float, seed: int, among: Rows) -> list[list[str]]:
     """The ids to train on and to test on."""
     if by is By.speaker:
-        drawn = Held(*hold_out(corpus, share, seed, "speaker", among), left_out=among[:0])
+        unknown = among[~has_speaker(corpus, among)]
+        drawn = Held(*hold_out(corpus, share, seed, "speaker", among), left_out=unknown)
     else:
         drawn = hold_out_within(corpus, share, seed, "chapter" if by is By.chapter else "utterance", among)
     if len(drawn.left_out):
-        speakers = extents(corpus, {"": drawn.left_out})[""].speakers
-        why = f"whose speakers ({speakers}) have only one {by.value}"
-        typer.echo(f"left out of both: {len(drawn.left_out)} utterances {why}")
+        unknown = drawn.left_out[~has_speaker(corpus, drawn.left_out)]
+        if len(unknown):
+            typer.echo(f"left out of both: {len(unknown)} utterances whose speaker is not known")
+        if alone := len(drawn.left_out) - len(unknown):
+            speakers = extents(corpus, {"": drawn.left_out})[""].speakers
+            why = f"whose speakers ({speakers}) have only one {by.value}"
+            typer.echo(f"left out of both: {alone} utterances {why}")
     return [[corpus.ids[row] for row in rows.tolist()] for rows in (drawn.train, drawn.test)]
 
 

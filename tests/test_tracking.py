@@ -32,8 +32,11 @@ client.set_terminated(run)
 def at_once(folder: Path, count: int, *command: str) -> list[subprocess.CompletedProcess[str]]:
     """So many processes, started at the same moment; the last word of each is its number."""
     line = [sys.executable, *command]
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     started = [
-        subprocess.Popen([*line, str(n)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*line, str(n)], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for n in range(count)
     ]
     ended = [(job, *job.communicate(timeout=300)) for job in started]

@@ -5,7 +5,7 @@ from cpc.corpus.corpus import Corpus
 from cpc.corpus.pack import PackReport, pack
 from cpc.corpus.shards import read_ids
 from cpc.corpus.source import Source
-from cpc.corpus.splits import Overlap, hold_out, overlap, write_split
+from cpc.corpus.splits import Overlap, has_speaker, hold_out, overlap, write_split
 
 __all__ = [
     "AlignedRow",
@@ -14,6 +14,7 @@ __all__ = [
     "Overlap",
     "PackReport",
     "Source",
+    "has_speaker",
     "hold_out",
     "overlap",
     "pack",

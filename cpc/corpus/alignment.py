@@ -65,6 +65,8 @@ class Alignment:
 
     Opening reads the ids alone; intervals are read in groups of utterances when asked for, and the latest groups
     are kept. `inventory` names the labels, `source` says in words where they come from, `provenance` in detail.
+    `silences` are the labels that are no phones, one a line of the file labels/SCHEME.silences; without that file they
+    are None, and those of `cpc.evaluation.phones` hold.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,6 +76,10 @@ class Alignment:
         self.inventory: list[str] = info["inventory"]
         self.source: str = info["source"]
         self.provenance: dict[str, Any] = info.get("provenance", {})
+        named = path.with_suffix(".silences")
+        self.silences: list[str] | None = (
+            [line.strip() for line in named.read_text(encoding="utf-8").splitlines()] if named.is_file() else None
+        )
         self._file = pq.ParquetFile(path, memory_map=True)
         self.ids: Any = self._file.read(columns=["id"])["id"].combine_chunks()  # sorted, an arrow column of strings
         groups = range(self._file.num_row_groups)

@@ -174,7 +174,7 @@ def _write_info(job: _Job, order: Order) -> None:
         "sample_rate": job.parts[0].sample_rate,
         "utterances": len(order.rows),
         "samples": sum(info["samples"] for info in job.info),
-        "speakers": pc.count_distinct(speakers).as_py(),
+        "speakers": len(set(pc.unique(speakers).to_pylist()) - {""}),
         "skipped": sum(info["skipped"] for info in job.info),
         "shards": len(order.shards),
         "digest": digest if len(packed) > 1 else packed[0],

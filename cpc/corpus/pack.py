@@ -199,7 +199,7 @@ class _Totals:
             part = Part(**json.loads(self.job.part(shard).read_text(encoding="utf-8")))
             self.utterances += len(part.rows)
             self.samples += sum(row[-1] for row in part.rows)
-            self.speakers.update(row[1] for row in part.rows)
+            self.speakers.update(row[1] for row in part.rows if row[1])
             self.skipped += len(part.skipped)
             self.file.writelines(f"{path}\t{reason}\n".encode() for path, reason in part.skipped)
             self.notes.update((path, note) for path, note in part.notes)

@@ -60,6 +60,13 @@ def read_splits(corpus: Corpus) -> tuple[dict[str, Int[ndarray, " _"]], dict[str
     return rows, broken
 
 
+def has_speaker(corpus: Corpus, rows: Int[ndarray, " row"]) -> Bool[ndarray, " row"]:
+    """Which rows have a known speaker: an utterance without one is nobody's, not everybody's."""
+    names, speaker = corpus.groups("speaker")
+    known: Bool[ndarray, " row"] = np.array([name != "" for name in names])[speaker[np.asarray(rows)]]
+    return known
+
+
 def hold_out(
     corpus: Corpus,
     share: float,
@@ -70,9 +77,12 @@ def hold_out(
     """Rows (of `rows`, or of all) to train on and rows held out: about `share` of their groups.
 
     Groups are ranked by a hash of `seed` and their name, and the first `share` of them are held out, at least
-    one on each side: a speaker more in the corpus moves few others. Raises InputError for only one group.
+    one on each side: a speaker more in the corpus moves few others. Rows whose speaker is not known are on neither
+    side of speakers. Raises InputError for only one group.
     """
     among = np.arange(len(corpus)) if rows is None else np.asarray(rows)
+    if by == "speaker":
+        among = among[has_speaker(corpus, among)]
     names, groups = _groups(corpus, by)
     present, group = np.unique(groups[among], return_inverse=True)
     if len(present) < 2:
@@ -91,14 +101,14 @@ def hold_out_within(
     """The same within each speaker: all speakers on both sides, no utterance (or no chapter) on both.
 
     Of every speaker about `share` of the utterances or chapters are held out, at least one and never all; who has
-    only one is left out of both sides. Raises InputError if that is everyone.
+    only one, or is not known, is left out of both sides. Raises InputError if that is everyone.
     """
     among = np.arange(len(corpus)) if rows is None else np.asarray(rows)
     names, groups = _groups(corpus, by)
     _, speakers = corpus.groups("speaker")
     present, first, group = np.unique(groups[among], return_index=True, return_inverse=True)
     _, speaker = np.unique(speakers[among][first], return_inverse=True)
-    alone = (np.bincount(speaker) < 2)[speaker][group]
+    alone = (np.bincount(speaker) < 2)[speaker][group] | ~has_speaker(corpus, among)
     if alone.all():
         raise InputError(f"by={by}: no speaker of {corpus.path} has two {by}s; hold out by something finer")
     held = _draw([names[code] for code in present.tolist()], speaker, share, seed)[group] & ~alone

@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from cpc.evaluation.ctc import LR, STEP
+from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.protocol import REPLICATES, WINDOW
 from cpc.evaluation.result import ProbeResult, Task
 from cpc.evaluation.trial import Trial
 
-VERSION = 2  # part of every key: raise it when a change of code changes any probe's numbers
+VERSION = 3  # part of every key: raise it when a change of code changes any probe's numbers
 
 
 def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) -> Path:
@@ -33,7 +34,7 @@ def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) 
         "window": WINDOW if task == "speaker_last" else None,
         "protocol": asdict(trial.protocol),
         "replicates": REPLICATES,
-        **({"ctc": [STEP, LR]} if task == "phone_sequence" else {}),
+        **({"ctc": [STEP, LR], "silences": _silences(trial)} if task == "phone_sequence" else {}),
     }
     return cache / f"{key(facts)}.json"
 
@@ -51,6 +52,11 @@ def find(path: Path, trial: Trial) -> ProbeResult | None:
         return None
     names = trial.split_names
     return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
+
+
+def _silences(trial: Trial) -> list[int]:
+    alignment = trial.corpus.labels(trial.labels)
+    return silent_classes(alignment.inventory, alignment.silences)
 
 
 def _labels_digest(trial: Trial) -> list[str]:

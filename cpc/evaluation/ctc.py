@@ -23,6 +23,7 @@ BATCH = 16  # utterances
 LR = 2e-3
 LEAST = 30  # steps between two looks at the held-out part: an epoch, but at least so many
 MOST_ROUNDS = 200
+MOST_STANDARDISED = 1000  # utterances, drawn from all, whose mean and deviation the features are standardised by
 STEP = 0.04  # seconds from one output to the next; each sees twice as much
 
 Phones = Int64[np.ndarray, " _"]
@@ -103,7 +104,8 @@ def fit_ctc(
 
 
 def _untrained(train: Sequences, phones: int, step: int, seed: int, device: str) -> SequenceClassifier:
-    x = torch.cat([train.table.utterance(place) for place in train.places[:1000]])
+    drawn = numpy_generator(seed, "ctc", "standardise").permutation(len(train))[:MOST_STANDARDISED]
+    x = torch.cat([train.table.utterance(train.places[i]) for i in np.sort(drawn).tolist()])
     mean, deviation = x.mean(0), x.std(0, unbiased=False)
     deviation = torch.where(deviation <= 1e-6 * (mean.abs() + 1e-6), torch.inf, deviation)  # a constant says nothing
     with torch.random.fork_rng(devices=[]):

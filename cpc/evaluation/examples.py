@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from cpc.corpus.corpus import Corpus
+from cpc.corpus.splits import has_speaker
 from cpc.evaluation.features import Features, FrameTable
 from cpc.evaluation.result import Task
 from cpc.evaluation.trial import Rows, Trial
@@ -96,5 +97,5 @@ def _phones(trial: Trial, features: Features, rows: Rows, table: FrameTable) -> 
 
 
 def speaker_numbers(corpus: Corpus, rows: Rows) -> Int64[np.ndarray, " utterance"]:
-    """Each row's speaker as a number that holds throughout the corpus."""
-    return np.asarray(corpus.groups("speaker")[1][rows], dtype=np.int64)
+    """Each row's speaker as a number that holds throughout the corpus; −1 where it is not known."""
+    return np.where(has_speaker(corpus, rows), corpus.groups("speaker")[1][rows], -1).astype(np.int64)

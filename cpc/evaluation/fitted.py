@@ -68,7 +68,7 @@ def _linear(trial: Trial, train: Examples, inside: Bool[np.ndarray, " example"],
             train.take(~inside), train.take(inside), classes, protocol.l2, protocol.fitting, protocol.seed, trial.device
         )  # fmt: skip
         l2, start = chosen.for_all, chosen.start
-        choice = f"L2 {{:.2g}}, chosen on {words} (accuracy there {chosen.tried[chosen.l2]:.1%})"
+        choice = f"L2 {{:.2g}}, chosen on {words} (log-likelihood there {chosen.tried[chosen.l2]:.3f} nats an example)"
     most = min(max(1, _MOST_VALUES // train.dim), protocol.fitting.max_frames or len(train))
     drawn = train.draw(most, numpy_generator(protocol.seed, "frames"))
     if len(drawn) < len(train):

@@ -32,15 +32,16 @@ def judge_folds(trial: Trial, task: Task, features: Features, table: FrameTable)
 
 def folds_of(speakers: Sequence[str], count: int, seed: int) -> Int64[np.ndarray, " utterance"]:
     """The fold of each utterance: speakers are dealt out like cards, in the order of a hash of the seed and name."""
-    order = sorted(set(speakers), key=lambda name: derive(seed, "folds", name))
-    fold = {name: place % count for place, name in enumerate(order)}
+    order = sorted(set(speakers) - {""}, key=lambda name: derive(seed, "folds", name))
+    fold = {name: place % count for place, name in enumerate(order)} | {"": -1}  # who is not known is in no fold
     return np.array([fold[name] for name in speakers], dtype=np.int64)
 
 
 def _pool(trial: Trial, results: Sequence[ProbeResult], notes: tuple[str, ...]) -> ProbeResult:
     counts = {count.id: count for result in results for count in result.utterances}
     ids = [trial.corpus.ids[row] for row in trial.tested.tolist()]
-    hits, totals = (np.array([counts[id][place] for id in ids], dtype=np.int64) for place in (2, 3))
+    none = (0, 0, 0, 0)  # of who is in no fold
+    hits, totals = (np.array([counts.get(id, none)[place] for id in ids], dtype=np.int64) for place in (2, 3))
     first, strengths = results[0], sorted({result.l2 for result in results if result.l2 is not None})
     said = f"{trial.folds} folds over speakers, all choices made anew in each"
     weights = [result.test_examples for result in results]

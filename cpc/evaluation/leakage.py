@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
-from cpc.corpus.splits import Overlap, extents, overlap
+from cpc.corpus.splits import Overlap, extents, has_speaker, overlap
 from cpc.evaluation.result import Task
 
 Rows = Int64[np.ndarray, " _"]
@@ -22,12 +22,11 @@ def check(task: Task, corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...
     if shared.utterances:
         rule = "training and test utterances must differ; take them out of one of the two"
         raise InputError(f"test: {shared.utterances} of {len(test)} utterances are trained on as well: {rule}")
-    if task.startswith("speaker"):
-        _check_speakers(corpus, train, test)
+    nobody = _check_speakers(corpus, train, test) if task.startswith("speaker") else ()
     said = f"Training and test share {_counts(corpus, shared, test)}"
     given_away = task.startswith("speaker") and shared.chapters > 0
     session = ": the recording session may give the speaker away" if given_away else ""
-    return (f"{said}{session}.", *_unknown_sessions(corpus, test))
+    return (f"{said}{session}.", *nobody, *_unknown_sessions(corpus, test))
 
 
 def _counts(corpus: Corpus, shared: Overlap, test: Rows) -> str:
@@ -45,14 +44,20 @@ def _unknown_sessions(corpus: Corpus, test: Rows) -> tuple[str, ...]:
     return (f"{unknown} of {len(test)} test utterances have no chapter: {rule}.",) if unknown else ()
 
 
-def _check_speakers(corpus: Corpus, train: Rows, test: Rows) -> None:
+def _check_speakers(corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
+    """How many utterances have no speaker, and are left out."""
     names, speaker = corpus.groups("speaker")
-    known, asked = ({names[code] for code in np.unique(speaker[rows]).tolist()} for rows in (train, test))
-    if "" in known | asked:
-        raise InputError(f"corpus={corpus.path}: has utterances without a speaker; a speaker probe needs them all")
+    known, asked = ({names[code] for code in np.unique(speaker[rows]).tolist()} - {""} for rows in (train, test))
     if unknown := sorted(asked - known):
         count = f"{len(unknown)} of {len(asked)} speakers are not in train, for example {', '.join(unknown[:3])}"
         raise InputError(f"test: {count}; a classifier cannot name them: give splits that share their speakers")
+    nobody = [int(np.count_nonzero(~has_speaker(corpus, rows))) for rows in (train, test)]
+    if not any(nobody):
+        return ()
+    return (
+        f"{nobody[0]} of {len(train)} training and {nobody[1]} of {len(test)} test utterances have no known speaker: "
+        "left out.",
+    )
 
 
 def pretraining_note(corpus: Corpus, test: Rows, pretrain_ids: Sequence[str] | None) -> tuple[str, ...]:

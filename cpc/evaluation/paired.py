@@ -61,7 +61,8 @@ def paired(
     counts = np.array([[c.hits for c in one.utterances], [c.total for c in one.utterances],
                        [c.hits for c in other.utterances], [c.total for c in other.utterances]])  # fmt: skip
     if by == "speaker":
-        counts = np.stack(by_cluster([c.speaker for c in one.utterances], *counts))
+        known = np.array([c.speaker != "" for c in one.utterances], dtype=bool)
+        counts = np.stack(by_cluster([c.speaker for c in one.utterances if c.speaker], *counts[:, known]))
     counts = counts[:, (counts[1] > 0) & (counts[3] > 0)]
     if counts.shape[1] < 2:
         raise InputError(f"by={by}: {one.test} has {counts.shape[1]} of them with examples; a test needs at least two")

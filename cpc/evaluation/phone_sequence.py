@@ -12,11 +12,10 @@ from cpc.config import InputError
 from cpc.evaluation.budget import labelled
 from cpc.evaluation.ctc import Sequences, edits, fit_ctc
 from cpc.evaluation.features import Features, FrameTable
+from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.result import ProbeResult
 from cpc.evaluation.trial import Rows, Trial, conclude
 from cpc.evaluation.validation import hold_out
-
-SILENCES = frozenset({"sil", "sp", "pau", "h#", "<eps>", ""})  # names of labels that are no phones, in lower case
 
 
 def judge_sequences(trial: Trial, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
@@ -55,7 +54,7 @@ def judge_sequences(trial: Trial, features: Features, train: FrameTable, test: F
 def sequences(trial: Trial, rows: Rows, table: FrameTable) -> Sequences:
     """The phones of each utterance in order, without silences; utterances without phones or frames are left out."""
     alignment = trial.corpus.labels(trial.labels)
-    silent = np.array(silences(alignment.inventory), dtype=np.int64)
+    silent = np.array(silent_classes(alignment.inventory, alignment.silences), dtype=np.int64)
     places: list[int] = []
     phones: list[Int64[np.ndarray, " phone"]] = []
     for place, row in enumerate(rows.tolist()):
@@ -66,10 +65,3 @@ def sequences(trial: Trial, rows: Rows, table: FrameTable) -> Sequences:
             places.append(place)
             phones.append(spoken)
     return Sequences(table, places, phones)
-
-
-def silences(inventory: list[str]) -> list[int]:
-    """Classes that are no phones. Where classes have numbers for names, as in the CPC paper's labels, that is 0."""
-    if inventory == [str(number) for number in range(len(inventory))]:
-        return [0]
-    return [place for place, name in enumerate(inventory) if name.lower() in SILENCES]

@@ -1,6 +1,6 @@
-"""Phones by manner of articulation: the order in which a table or a picture of phones is read most easily."""
+"""Phones: which labels are none (the one table of silences), and the rest by manner of articulation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 # ARPAbet (CMUdict) with TIMIT's further symbols. Vowels go round the mouth from front to back, consonants from the lips
@@ -13,9 +13,51 @@ MANNERS = {
     "plosives": "P B T D DX K G Q",
     "affricates": "CH JH",
     "fricatives": "F V TH DH S Z SH ZH HH HV",
-    "silence": "SIL SPN PAU EPI H# BCL DCL GCL PCL TCL KCL",
+    "closures": "BCL PCL DCL TCL GCL KCL VCL CL",
+    "silence": "",  # see SILENCES
 }
 OTHER = "other"
+# Labels that are no phones, in any case: silence, pauses, noise, laughter, words that the dictionary lacks (as the
+# Montreal Forced Aligner, Kaldi, TIMIT and PocketSphinx write them). Closures belong to their stops.
+SILENCES = frozenset(
+    [
+        "SIL",
+        "SP",
+        "SPN",
+        "NSN",
+        "PAU",
+        "EPI",
+        "H#",
+        "#",
+        "<EPS>",
+        "EPS",
+        "<SIL>",
+        "<S>",
+        "</S>",
+        "[NOISE]",
+        "NOISE",
+        "OOV",
+        "UNK",
+        "<UNK>",
+        "LAU",
+        "LAUGHTER",
+        "COUGH",
+        "BREATH",
+    ]
+) | {""}
+
+
+def silent_classes(inventory: Sequence[str], silences: Collection[str] | None = None) -> list[int]:
+    """The places of labels that are no phones: those of `SILENCES`, or the ones that are named instead.
+
+    Where classes have numbers for names, as in the CPC paper's labels, that is class 0.
+    """
+    if silences is not None:
+        named = {name.strip().upper() for name in silences}
+        return [place for place, name in enumerate(inventory) if name.strip().upper() in named]
+    if list(inventory) == [str(number) for number in range(len(inventory))]:
+        return [0]
+    return [place for place, name in enumerate(inventory) if name.strip().upper() in SILENCES]
 
 
 class Manner(NamedTuple):
@@ -30,11 +72,11 @@ def by_manner(inventory: Sequence[str], without: Sequence[str] = ()) -> list[Man
 
     Stress digits and letter case do not matter. Groups named in `without` are left out, and so are empty ones.
     """
-    plain = [name.strip().upper().rstrip("012") for name in inventory]
+    plain, quiet = [name.strip().upper().rstrip("012") for name in inventory], set(silent_classes(inventory))
     known = {phone: (manner, place) for manner, phones in MANNERS.items() for place, phone in enumerate(phones.split())}
     found: dict[str, list[tuple[int, int]]] = {name: [] for name in (*MANNERS, OTHER)}
     for number, name in enumerate(plain):
-        manner, place = known.get(name, (OTHER, number))
+        manner, place = ("silence", number) if number in quiet else known.get(name, (OTHER, number))
         found[manner].append((place, number))
     return [
         Manner(name, tuple(number for _, number in sorted(members)))

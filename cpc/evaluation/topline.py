@@ -141,7 +141,7 @@ class _Targets:
             self.classes = np.unique(np.concatenate(found).astype(np.int64)) if found else np.zeros(0, np.int64)
         else:
             self.speakers = speaker_numbers(corpus, np.arange(len(corpus)))
-            self.classes = np.unique(self.speakers[rows])
+            self.classes = np.unique(self.speakers[rows][self.speakers[rows] >= 0])
         if len(self.classes) < 2:
             raise InputError(f"{task} topline: {len(self.classes)} classes to train on: it needs at least two")
 

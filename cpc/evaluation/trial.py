@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
+from cpc.corpus.splits import has_speaker
 from cpc.evaluation import leakage
 from cpc.evaluation.interval import bootstrap_interval, by_cluster
 from cpc.evaluation.protocol import REPLICATES, Protocol
@@ -69,10 +70,13 @@ def check(trial: Trial, task: Task) -> tuple[str, ...]:
 def _check_folds(trial: Trial, task: Task) -> tuple[str, ...]:
     if task.startswith("speaker"):
         raise InputError(f"folds={trial.folds}: folds are over speakers, whom {task} has to know; use them for phones")
-    speakers = len({trial.corpus.speakers[row] for row in trial.tested.tolist()})
+    speakers = len({trial.corpus.speakers[row] for row in trial.tested.tolist()} - {""})
+    nobody = int(np.count_nonzero(~has_speaker(trial.corpus, trial.tested)))
     if not 2 <= trial.folds <= speakers:
         raise InputError(f"folds={trial.folds}: must lie between 2 and {speakers}, the number of speakers")
-    return (f"Each of the {speakers} speakers is judged by a classifier that was trained on other speakers.",)
+    said = (f"{nobody} utterances have no known speaker: they are trained on in every fold and never judged.",)
+    rule = f"Each of the {speakers} speakers is judged by a classifier that was trained on other speakers."
+    return (rule, *said) if nobody else (rule,)
 
 
 def conclude(trial: Trial, hits: Rows, totals: Rows, **facts: Any) -> ProbeResult:
@@ -107,8 +111,9 @@ def conclude(trial: Trial, hits: Rows, totals: Rows, **facts: Any) -> ProbeResul
 def over_speakers(
     speakers: Sequence[str], hits: Rows, totals: Rows, seed: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """The interval over speakers; none for fewer than two."""
-    by_speaker = by_cluster(speakers, hits, totals)
+    """The interval over known speakers; none for fewer than two."""
+    known = np.array([name != "" for name in speakers], dtype=bool)
+    by_speaker = by_cluster([name for name in speakers if name], hits[known], totals[known])
     if np.count_nonzero(by_speaker[1]) < 2:
         return None, None
     return bootstrap_interval(by_speaker[0], by_speaker[1], replicates=REPLICATES, seed=seed)

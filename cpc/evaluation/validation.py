@@ -32,7 +32,7 @@ def hold_out(task: Task, corpus: Corpus, train: Rows, test: Rows, seed: int, sha
     """About `share` of the training utterances, as different from the rest as the test is."""
     speakers, chapters, ids = (_names(column, train) for column in (corpus.speakers, corpus.chapters, corpus.ids))
     if not task.startswith("speaker"):
-        if len(set(speakers)) >= ENOUGH:
+        if len(set(speakers) - {""}) >= ENOUGH:
             return _held(speakers, share, seed, "training speakers")
         return _held(ids, share, seed, "training utterances")
     sessions = [f"{speaker}/{chapter}" for speaker, chapter in zip(speakers, chapters, strict=True)]
@@ -41,8 +41,9 @@ def hold_out(task: Task, corpus: Corpus, train: Rows, test: Rows, seed: int, sha
 
 
 def _held(groups: Sequence[str], share: float, seed: int, words: str) -> Held:
-    chosen = _chosen(groups, share, seed)
-    return Held(np.isin(groups, sorted(chosen)), f"{len(chosen)} of {len(set(groups))} {words}")
+    known = [name for name in groups if name]  # utterances without a speaker are trained on
+    chosen = _chosen(known, share, seed)
+    return Held(np.isin(groups, sorted(chosen)), f"{len(chosen)} of {len(set(known))} {words}")
 
 
 def _within(speakers: Sequence[str], groups: Sequence[str], share: float, seed: int, words: str) -> Held:

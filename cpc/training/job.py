@@ -17,7 +17,7 @@ from cpc.augment import FolderNoise, MeasuredRoom, Rows, views
 from cpc.augment.recordings import fingerprint
 from cpc.config import InputError, dump
 from cpc.corpus import Corpus
-from cpc.corpus.splits import hold_out
+from cpc.corpus.splits import has_speaker, hold_out
 from cpc.device import device as find_device
 from cpc.device import precision as chosen_precision
 from cpc.device import tf32
@@ -279,9 +279,11 @@ def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Window
     rows = corpus.rows(data.train) if data.train else np.arange(len(corpus))
     valid = corpus.rows(data.valid) if data.valid else None
     if valid is None and data.held_out:
-        rows, valid = hold_out(corpus, data.held_out, recipe.seed, by="speaker", rows=rows)
-    part = division.windows()
-    train = Windows(corpus, rows, recipe.windows, recipe.seed, part)
+        unknown = rows[~has_speaker(corpus, rows)]  # who may be anybody: trained on, and never held out
+        rest, valid = hold_out(corpus, data.held_out, recipe.seed, by="speaker", rows=rows)
+        rows = np.concatenate([rest, unknown]) if len(unknown) else rest
+    part, by_speaker = division.windows(), isinstance(recipe.loss, UtteranceConfig) and recipe.loss.same == "speaker"
+    train = Windows(corpus, rows, recipe.windows, recipe.seed, part, by_speaker)
     if valid is None or not len(valid):
         return train, None
-    return train, Windows(corpus, valid, recipe.windows, derive(recipe.seed, "valid"), part)
+    return train, Windows(corpus, valid, recipe.windows, derive(recipe.seed, "valid"), part, by_speaker)

@@ -164,6 +164,8 @@ def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
     display.say(
         f"{len(job.windows.rows)} utterances, {hours:.2f} h; {parameters:,} parameters; {device}, {job.precision}"
     )
+    if job.windows.unknown:
+        display.say(f"{job.windows.unknown} utterances have no known speaker, which this recipe needs: left out")
     if job.windows.too_short:
         short, samples = job.windows.too_short, job.recipe.windows.samples
         display.say(f"{short} utterances are shorter than windows.samples={samples} and are not trained on")

@@ -9,7 +9,8 @@ from cpc.config import InputError
 from cpc.corpus import Corpus
 from cpc.evaluation.ctc import SequenceClassifier, edits
 from cpc.evaluation.features import FrameTable
-from cpc.evaluation.phone_sequence import sequences, silences
+from cpc.evaluation.phone_sequence import sequences
+from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probe import judge
 from cpc.evaluation.protocol import Protocol
 from cpc.evaluation.trial import Trial
@@ -83,9 +84,10 @@ def test_edits_are_counted() -> None:
 
 
 def test_silences_are_no_phones(chords: Corpus) -> None:
-    assert silences(["SIL", "AA", "sp", "B"]) == [0, 2]
-    assert silences(["0", "1", "2"]) == [0]  # the CPC paper's labels have numbers for names
-    assert silences(["AA", "B"]) == []
+    assert silent_classes(["SIL", "AA", "sp", "B", "spn", "NSN"]) == [0, 2, 4, 5]
+    assert silent_classes(["0", "1", "2"]) == [0]  # the CPC paper's labels have numbers for names
+    assert silent_classes(["AA", "B"]) == []
+    assert silent_classes(["SIL", "AA", "B"], ["aa"]) == [1]  # named by the user
     trial = Trial(chords, "phone_train", "phone_test")
     rows = np.append(trial.rows("phone_test")[:2], chords.row("s0-c0-silent"))
     found = sequences(trial, rows, FrameTable(torch.zeros(10, 2), np.array([0, 5, 10, 10])))
@@ -97,3 +99,17 @@ def test_choices_that_are_not_its_own_are_refused(chords: Corpus) -> None:
     trial = Trial(chords, "phone_train", "phone_test", protocol=Protocol("mlp"))
     with pytest.raises(InputError, match="leave it at linear"):
         judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
+
+
+def test_features_are_standardised_by_utterances_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids come in the order of speakers: the first thousand would be of a few of them."""
+    from cpc.evaluation import ctc
+
+    monkeypatch.setattr(ctc, "MOST_STANDARDISED", 50)
+    frames = torch.arange(500.0)[:, None].repeat_interleave(4, 0)  # utterance i of four frames says i
+    table = FrameTable(frames, np.arange(501) * 4)
+    train = ctc.Sequences(table, list(range(500)), [np.array([1, 2])] * 500)
+    found, again, other = (ctc._untrained(train, 2, 1, seed, "cpu").mean for seed in (0, 0, 1))
+    assert torch.equal(found, again)
+    assert not torch.equal(found, other)
+    assert abs(float(found) - 249.5) < 100  # of the first 50 it would be 24.5

@@ -43,7 +43,7 @@ def test_manners_part_the_inventory() -> None:
     inventory = ARPABET.split()
     groups = by_manner(inventory)
     assert sorted(member for group in groups for member in group.members) == list(range(41))
-    assert [group.name for group in groups] == list(MANNERS)
+    assert [group.name for group in groups] == [name for name in MANNERS if name != "closures"]  # TIMIT has some
     nasals = next(group for group in groups if group.name == "nasals")
     assert [inventory[member] for member in nasals.members] == ["M", "N", "NG"]
 

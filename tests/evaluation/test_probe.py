@@ -82,7 +82,7 @@ def test_the_test_set_has_no_part_in_any_choice(chords: Corpus, monkeypatch: pyt
     assert torch.equal(trained[0].classifier.weight, trained[1].classifier.weight)
     assert trained[0].choice == trained[1].choice
     assert results[0].l2 in GRID
-    assert "chosen on 7 of 36 training utterances (accuracy there" in results[0].protocol
+    assert "chosen on 7 of 36 training utterances (log-likelihood there" in results[0].protocol
 
 
 def test_a_hidden_layer_keeps_the_laws(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ Libri-Light follow the same rule: they begin after the first phone of an utteran
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 
 from cpc.config import InputError
 from cpc.corpus import AlignedRow, Corpus
+from cpc.evaluation.phones import silent_classes
 from cpc.files import write_text
 
 Unit = Literal["triphone", "phone"]
-SILENCES = ("SIL", "SPN", "SP", "NSN", "PAU", "H#", "EPI", "<EPS>", "")  # in any case: silence, noise, unknown words
 COLUMNS = ("#file", "onset", "offset", "#phone", "prev-phone", "next-phone", "speaker")
 LARGEST_GAP = 1e-3  # seconds between two intervals that still count as neighbours
 
@@ -69,19 +69,19 @@ def corpus_items(
     rows: Int64[np.ndarray, " utterance"],
     unit: Unit = "triphone",
     labels: str = "phones",
-    silences: Collection[str] = SILENCES,
 ) -> Items:
-    """The items of some rows of a corpus, in their order; utterances without labels have none.
+    """The items of some rows of a corpus, in their order; utterances without labels or a known speaker have none.
 
-    Raises InputError for missing labels, an utterance without a speaker, or if nothing is left.
+    Raises InputError for missing labels, or if nothing is left.
     """
     alignment = corpus.labels(labels)
-    quiet = np.array([name.upper() in {s.upper() for s in silences} for name in alignment.inventory])
+    quiet = np.zeros(len(alignment.inventory), dtype=bool)
+    quiet[silent_classes(alignment.inventory, alignment.silences)] = True
     lines: list[_Line] = []
     for row in rows.tolist():
         if (id := corpus.ids[row]) in alignment:
             if not corpus.speakers[row]:
-                raise InputError(f"corpus={corpus.path}: {id} has no speaker; ABX compares speakers, give them all")
+                continue  # ABX compares speakers, and unknown is none
             lines += _utterance(alignment.intervals(id), alignment.inventory, quiet, unit, corpus.speakers[row])
     if not lines:
         rule = "three neighbouring phones none of which is silence or noise occur nowhere"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from cpc.config import InputError
-from cpc.corpus import Corpus
+from cpc.corpus import Corpus, has_speaker
 from cpc.evaluation.abx.items import Items, Unit, corpus_items, read_items
 
 
@@ -41,7 +41,9 @@ def aligned_material(corpus: Corpus, unit: Unit, split: str | None = None, label
     items = corpus_items(corpus, rows, unit, labels)
     alignment = corpus.labels(labels)
     missing = sum(corpus.ids[row] not in alignment for row in rows.tolist())
-    notes = (f"{missing} of {len(rows)} utterances have no labels: left out.",) if missing else ()
+    notes: tuple[str, ...] = (f"{missing} of {len(rows)} utterances have no labels: left out.",) if missing else ()
+    if nobody := int(np.count_nonzero(~has_speaker(corpus, rows))):
+        notes += (f"{nobody} of {len(rows)} utterances have no known speaker: left out.",)
     return Material(corpus, _used(corpus, items), items, unit, split or "", notes)
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
+from cpc.corpus.splits import has_speaker
 from cpc.evaluation.classifier import Fitting, fit
 from cpc.evaluation.features import extract
+from cpc.evaluation.phones import silent_classes
 from cpc.model import CPC
 from cpc.seeding import numpy_generator
 
@@ -35,6 +37,8 @@ def few(rows: Rows, most: int) -> Rows:
 
 def by_speakers(corpus: Corpus, rows: Rows, speakers: int, most: int) -> Rows:
     """Rows of the speakers with the most audio among them, about equally many of each, at most so many in all."""
+    if (known := has_speaker(corpus, rows)).any():
+        rows = rows[known]
     names = np.array([corpus.speakers[row] for row in rows.tolist()])
     seconds = {name: int(corpus.samples[rows[names == name]].sum()) for name in sorted(set(names.tolist()))}
     chosen = sorted(seconds, key=lambda name: -seconds[name])[:speakers]
@@ -45,6 +49,7 @@ def points(model: CPC, corpus: Corpus, rows: Rows, most: int = 2000, labels: str
     """Frames of c for a map, at most so many, drawn evenly from the speakers; silence is left out."""
     table = extract(model, corpus, rows, ("c",))["c"]
     alignment = corpus.labels(labels) if has_labels(corpus, labels) else None
+    quiet = set(silent_classes(alignment.inventory, alignment.silences)) if alignment else set()
     found: list[tuple[int, str, str]] = []
     for i, row in enumerate(rows.tolist()):
         centres, speaker, id = model.frame_centres(int(table.counts[i])), corpus.speakers[row], corpus.ids[row]
@@ -56,7 +61,7 @@ def points(model: CPC, corpus: Corpus, rows: Rows, most: int = 2000, labels: str
         _, onsets, offsets, phones = alignment.intervals(id)
         for onset, offset, phone in zip(onsets, offsets, phones, strict=True):
             name = alignment.inventory[int(phone)]
-            if offset - onset >= _SHORTEST and name not in ("SIL", "SPN") and offset <= centres[-1]:
+            if offset - onset >= _SHORTEST and phone not in quiet and offset <= centres[-1]:
                 frame = int(np.abs(centres - (onset + offset) / 2).argmin())
                 found.append((int(table.offsets[i]) + frame, name, speaker))
     kept = _balanced([speaker for _, _, speaker in found], most, seed)

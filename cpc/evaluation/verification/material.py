@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
-from cpc.corpus.splits import overlap
+from cpc.corpus.splits import has_speaker, overlap
 from cpc.evaluation.verification.listing import read_trials
 from cpc.evaluation.verification.trials import MOST, Trials, chapter_numbers, draw_trials
 
@@ -79,6 +79,8 @@ def _drawn(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, list
     fit = rows[usable(corpus.samples[rows])]
     short = len(rows) - len(fit)
     notes = [f"{short} of {len(rows)} test utterances are too short for a frame: left out."] if short else []
+    if nobody := int(np.count_nonzero(~has_speaker(corpus, fit))):
+        notes.append(f"{nobody} of {len(rows)} test utterances have no known speaker: left out.")
     drawn = draw_trials(corpus, fit, other_chapters=choice.other_chapters, most=choice.most, seed=choice.seed)
     return drawn, notes
 
@@ -87,12 +89,16 @@ def _listed(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, lis
     if choice.listed is None or choice.other_chapters:
         raise InputError(f"other_chapters: the pairs are those of {choice.listed}; drop --other-chapters or --trials")
     trials = read_trials(choice.listed, corpus)
+    named = has_speaker(corpus, trials.first) & has_speaker(corpus, trials.second)
+    trials, nobody = trials.keep(named), int((~named).sum())
     kept = usable(corpus.samples[trials.first]) & usable(corpus.samples[trials.second])
     if len(set(trials.target[kept].tolist())) < 2:
-        raise InputError(f"trials={choice.listed}: without utterances too short for a frame, one kind is left at most")
+        rule = "without utterances too short for a frame or of no known speaker, one kind is left at most"
+        raise InputError(f"trials={choice.listed}: {rule}")
     short = int((~kept).sum())
     said = f"{short} of {len(trials)} trials have an utterance that is too short for a frame: left out."
-    return trials.keep(kept), [said] if short else []
+    unnamed = f"{nobody} trials have an utterance whose speaker is not known: left out."
+    return trials.keep(kept), [note for note, count in ((said, short), (unnamed, nobody)) if count]
 
 
 def _sessions(corpus: Corpus, choice: Choice, trials: Trials) -> list[str]:

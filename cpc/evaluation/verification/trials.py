@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int64
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
+from cpc.corpus.splits import has_speaker
 from cpc.seeding import numpy_generator
 
 MOST = 20_000  # trials of each kind
@@ -53,10 +54,11 @@ def draw_trials(
 ) -> Trials:
     """At most `most` target and as many non-target trials of some rows of a corpus; all pairs where those are fewer.
 
-    With `other_chapters`, target trials are of two chapters, both of them known. No pair comes twice, in either order.
+    Utterances without a known speaker are in none. With `other_chapters`, target trials are of two chapters, both of
+    them known. No pair comes twice, in either order.
 
     Raises:
-        InputError: an utterance has no speaker, or there is no trial of one of the kinds.
+        InputError: there is no trial of one of the kinds.
     """
     if most < 1:
         raise InputError(f"most={most}: must be at least 1, the trials of each kind")
@@ -80,13 +82,11 @@ def chapter_numbers(corpus: Corpus, rows: Int64[np.ndarray, " _"]) -> Int64[np.n
     return np.where(known[chapter[rows]], chapter[rows], -1)
 
 
-def _by_speaker(corpus: Corpus, rows: Rows) -> tuple[Rows, Rows, Rows]:
-    """Speakers, chapters and rows, sorted by speaker and chapter, unknown chapters first."""
+def _by_speaker(corpus: Corpus, rows: Int64[np.ndarray, " _"]) -> tuple[Rows, Rows, Rows]:
+    """Speakers, chapters and rows, sorted by speaker and chapter, unknown chapters first; of known speakers alone."""
     rows = np.unique(rows)
-    names, speaker = corpus.groups("speaker")
-    if unknown := sum(names[code] == "" for code in speaker[rows].tolist()):
-        rule = f"{unknown} of {len(rows)} utterances have no speaker; verification needs them all"
-        raise InputError(f"corpus={corpus.path}: {rule}")
+    rows = rows[has_speaker(corpus, rows)]
+    speaker = corpus.groups("speaker")[1]
     chapter = chapter_numbers(corpus, rows)
     order = np.lexsort((rows, chapter, speaker[rows]))
     return speaker[rows][order], chapter[order], rows[order]

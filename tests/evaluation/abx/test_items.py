@@ -56,9 +56,10 @@ def test_unknown_labels(tmp_path: Path) -> None:
         corpus_items(made, made.rows(["one"]), labels="words")
 
 
-def test_an_utterance_without_a_speaker_is_refused(tmp_path: Path) -> None:
+def test_an_utterance_without_a_speaker_has_no_items(tmp_path: Path) -> None:
+    """Unknown is not a speaker: two such utterances are not by the same one."""
     made = corpus(tmp_path, [1, 2, 3], [0.1, 0.2, 0.3, 0.4], speaker="")
-    with pytest.raises(InputError, match="one has no speaker"):
+    with pytest.raises(InputError, match="occur nowhere"):
         corpus_items(made, made.rows(["one"]))
 
 
