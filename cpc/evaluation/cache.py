@@ -7,10 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from cpc.evaluation.ctc import LR, STEP
+from cpc.evaluation.features import Features
 from cpc.evaluation.protocol import REPLICATES, WINDOW
 from cpc.evaluation.result import ProbeResult, Task
 from cpc.evaluation.trial import Trial
+from cpc.nn.frontends import MFCC39, LogMel
 
+SHORT = 6  # hexadecimal digits of a fingerprint in a name
 VERSION = 2  # part of every key: raise it when a change of code changes any probe's numbers
 
 
@@ -51,6 +54,31 @@ def find(path: Path, trial: Trial) -> ProbeResult | None:
         return None
     names = trial.split_names
     return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
+
+
+def identified(result: ProbeResult, trial: Trial, subject: str = "") -> ProbeResult:
+    """A result with what tells it from others besides its fields: the fingerprint of data and protocol.
+
+    What the name says in full (features, classifier, seed, budget) has no part in it, so that results of the same data
+    share a column.
+    """
+    corpus, protocol = trial.corpus, asdict(trial.protocol)
+    facts = {
+        "corpus": corpus.digest,
+        "labels": None if result.task.startswith("speaker") else _labels_digest(trial),
+        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
+        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
+        "folds": trial.folds,
+        "protocol": {name: protocol[name] for name in ("l2", "hidden", "fitting")},
+    }
+    return replace(result, labels=trial.labels, fingerprint=key(facts)[:SHORT], subject=subject)
+
+
+def subject_of(features: Features) -> str:
+    """A fingerprint of features whose name does not say all: empty for a run's own and for usual front ends."""
+    if features.name.startswith("CPC") or features.settings in (MFCC39().settings, LogMel().settings):
+        return ""
+    return key(features.settings)[:SHORT]
 
 
 def _labels_digest(trial: Trial) -> list[str]:
