@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,7 +13,7 @@ from cpc.evaluation.baselines import probe_run
 from cpc.evaluation.compare import BASELINE
 from cpc.evaluation.layers import LayerName
 from cpc.evaluation.leakage import Unknown
-from cpc.evaluation.protocol import Protocol as Asked
+from cpc.evaluation.protocol import Protocol
 from cpc.evaluation.result import ProbeResult
 from cpc.tracking import connect, experiment_id, is_active, log_now
 
@@ -34,7 +34,7 @@ def probe_and_record(
     baselines: bool = True,
     device: str = "cpu",
     progress: bool = True,
-    protocols: Sequence[Asked] = (Asked(),),
+    protocols: Sequence[Protocol] = (Protocol(),),
     folds: int = 0,
 ) -> list[ProbeResult]:
     """Probe the model of a run folder and its baselines; write runs/NAME/probes/*.json and MLflow metrics.
@@ -121,7 +121,7 @@ def pretrain_ids(run: Path) -> list[str] | Unknown:
 
 
 def _record(client: "MlflowClient", result: ProbeResult, state: dict[str, Any], run: Path) -> None:
-    target, name = target_run(client, state, result, run), result.metric_name
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
     protocol = f"{result.corpus}: {result.train} → {result.test}; {result.protocol}"
     values = {f"{name}/{part}": value for part, value in _values(result).items()}
     log_now(client, target, values, {name.replace("/", "."): protocol[:_LONGEST_TAG]})
@@ -135,30 +135,21 @@ def _values(result: ProbeResult) -> dict[str, float]:
     return values | ({"error_rate": result.error} if result.task == "phone_sequence" else {})
 
 
-class Judged(Protocol):
-    """A result of any kind."""
-
-    @property
-    def features(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-
-
-def target_run(client: "MlflowClient", state: Mapping[str, Any], result: Judged, run: Path) -> str:
+def target_run(client: "MlflowClient", state: Mapping[str, Any], features: str, subject: str, run: Path) -> str:
     """The MLflow run that a result belongs to: the run's own, or that of a baseline.
 
     A baseline has one run in an experiment, made on first use; one whose name does not say all, such as random weights,
     has one for each subject, which is named after the run beside which it was first judged.
     """
-    if result.features.startswith("CPC"):
+    if features.startswith("CPC"):
         return str(state["run_id"])
     where = experiment_id(client, state["experiment"], run.parent)
-    query = f"tags.kind = '{BASELINE}' and tags.features = '{result.features}'"
+    query = f"tags.kind = '{BASELINE}' and tags.features = '{features}'"
     for found in client.search_runs([where], query):
-        if found.data.tags.get("subject", "") == result.subject:
+        if found.data.tags.get("subject", "") == subject:
             return str(found.info.run_id)
-    tags = {"kind": BASELINE, "features": result.features}
-    tags |= {"subject": result.subject, "beside": run.resolve().name} if result.subject else {}
-    made = client.create_run(where, run_name=result.features, tags=tags)
+    tags = {"kind": BASELINE, "features": features}
+    tags |= {"subject": subject, "beside": run.resolve().name} if subject else {}
+    made = client.create_run(where, run_name=features, tags=tags)
     client.set_terminated(made.info.run_id)
     return str(made.info.run_id)

@@ -38,7 +38,7 @@ def _own(result: ABXResult) -> bool:
 
 
 def _record(client: "MlflowClient", result: ABXResult, state: dict[str, Any], run: Path) -> None:
-    target, name = target_run(client, state, result, run), result.metric_name
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
     values = {"error": result.error, "low": result.low, "high": result.high}
     protocol = f"{result.corpus} {result.split}: {result.protocol}"
     tags = {name.replace("/", "."): protocol[:_LONGEST_TAG]}

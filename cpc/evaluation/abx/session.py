@@ -61,8 +61,11 @@ def abx_cached(
         return (_measured(bank, material, task, device, progress) for bank in banks)
 
     found = each_once(group, places, partial(_known, material), measure)
-    said = {"labels": material.labels, "fingerprint": material.digest[:SHORT]}
-    return [replace(result, **said, subject=subject_of(f)) for f, result in zip(group, found, strict=True)]
+    labels, short = material.labels, material.digest[:SHORT]
+    return [
+        replace(result, labels=labels, fingerprint=short, subject=subject_of(features))
+        for features, result in zip(group, found, strict=True)
+    ]
 
 
 def _measured(bank: Bank, material: Material, task: Task, device: str, progress: bool) -> ABXResult:

@@ -30,7 +30,7 @@ def record(results: Sequence[VerificationResult], run: Path) -> None:
 
 
 def _record(client: "MlflowClient", result: VerificationResult, state: dict[str, Any], run: Path) -> None:
-    target, name = target_run(client, state, result, run), result.metric_name
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
     values = dict(zip(("error", "low", "high"), result.eer, strict=True))
     values |= {f"min_dcf_{prior}": cost.value for prior, cost in result.min_dcf.items()}
     said = f"{result.corpus} {result.test}: {result.protocol}. {' '.join(result.notes)}"
