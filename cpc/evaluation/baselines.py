@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
-from cpc.evaluation.cache import find, identified, place, subject_of
+from cpc.evaluation.cache import find, identified, place
 from cpc.evaluation.features import Features, FrameTable, extract, extract_features
 from cpc.evaluation.folds import judge_folds
 from cpc.evaluation.layers import Layer, LayerName
@@ -16,7 +16,7 @@ from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.probe import judge
 from cpc.evaluation.protocol import WINDOW, Protocol
 from cpc.evaluation.result import TASKS, ProbeResult, Task
-from cpc.evaluation.session import beside_baselines, load_checked
+from cpc.evaluation.session import beside_baselines, load_checked, subject_of
 from cpc.evaluation.trial import Rows, Trial, check
 
 KINDS: Mapping[str, tuple[Task, ...]] = {

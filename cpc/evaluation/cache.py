@@ -7,13 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from cpc.evaluation.ctc import LR, STEP
-from cpc.evaluation.features import Features
 from cpc.evaluation.protocol import REPLICATES, WINDOW
 from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.saved import SHORT
 from cpc.evaluation.trial import Trial
-from cpc.nn.frontends import MFCC39, LogMel
 
-SHORT = 6  # hexadecimal digits of a fingerprint in a name
 VERSION = 2  # part of every key: raise it when a change of code changes any probe's numbers
 
 
@@ -72,13 +70,6 @@ def identified(result: ProbeResult, trial: Trial, subject: str = "") -> ProbeRes
         "protocol": {name: protocol[name] for name in ("l2", "hidden", "fitting")},
     }
     return replace(result, labels=trial.labels, fingerprint=key(facts)[:SHORT], subject=subject)
-
-
-def subject_of(features: Features) -> str:
-    """A fingerprint of features whose name does not say all: empty for a run's own and for usual front ends."""
-    if features.name.startswith("CPC") or features.settings in (MFCC39().settings, LogMel().settings):
-        return ""
-    return key(features.settings)[:SHORT]
 
 
 def _labels_digest(trial: Trial) -> list[str]:

@@ -14,13 +14,14 @@ from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.evaluation import leakage
 from cpc.evaluation.budget import labelled
-from cpc.evaluation.cache import identified, subject_of
+from cpc.evaluation.cache import identified
 from cpc.evaluation.examples import Examples, examples
 from cpc.evaluation.features import Features, FrameTable, extract_features
 from cpc.evaluation.fitted import Trained, tally, train_classifier
 from cpc.evaluation.phone_sequence import judge_sequences
 from cpc.evaluation.protocol import WINDOW, Protocol
 from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.session import subject_of
 from cpc.evaluation.trial import Split, Trial, check, conclude
 
 

@@ -19,6 +19,7 @@ from cpc.files import write_json
 Own = TypeVar("Own", bound="Saved")
 BETWEEN = "--"  # parts of a name; within one there is none
 LABELLED = ("from", "labels", "seed", "budget")  # words that a part may begin with: from_TRAIN, seed_1
+SHORT = 6  # hexadecimal digits of a fingerprint in a name
 _LONGEST = 40  # letters of a part: MLflow takes names of 250, and the fingerprint tells apart what is cut here
 
 
@@ -140,7 +141,10 @@ def headings(names: Sequence[str]) -> dict[str, str]:
         parts = {name: name.split("/")[1].split(BETWEEN)[1:] for name in group}
         shared = set.intersection(*(set(each) for each in parts.values()))
         own = {name: [part for part in each if part not in shared] for name, each in parts.items()}
-        plain = {name: [part for part in each if not re.fullmatch("[0-9a-f]{6}", part)] for name, each in own.items()}
+        plain = {
+            name: [part for part in each if not re.fullmatch(f"[0-9a-f]{{{SHORT}}}", part)]
+            for name, each in own.items()
+        }
         if len({tuple(each) for each in plain.values()}) == len(group):
             own = plain
         for name, each in own.items():

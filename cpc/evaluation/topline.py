@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cpc.config import InputError, dump
 from cpc.device import precision
 from cpc.evaluation.budget import labelled
-from cpc.evaluation.cache import SHORT, find, identified, key, place
+from cpc.evaluation.cache import find, identified, key, place
 from cpc.evaluation.classifier import LinearClassifier
 from cpc.evaluation.examples import examples, speaker_numbers
 from cpc.evaluation.features import extract
@@ -29,6 +29,7 @@ from cpc.evaluation.fitted import tally
 from cpc.evaluation.layers import Layer
 from cpc.evaluation.protocol import REPLICATES, unit
 from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.saved import SHORT
 from cpc.evaluation.trial import Rows, Trial, check, conclude
 from cpc.evaluation.validation import hold_out
 from cpc.labelled import FrameLabels

@@ -11,11 +11,12 @@ from cpc.evaluation.abx.result import ABXResult
 from cpc.evaluation.abx.score import REPLICATES
 from cpc.evaluation.abx.task import Task, abx
 from cpc.evaluation.baselines import announced
-from cpc.evaluation.cache import SHORT, key, subject_of
+from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
 from cpc.evaluation.layers import LayerName
 from cpc.evaluation.leakage import Unknown, pretraining_note
-from cpc.evaluation.session import beside_baselines, each_once, load_checked
+from cpc.evaluation.saved import SHORT
+from cpc.evaluation.session import beside_baselines, each_once, load_checked, subject_of
 
 VERSION = 1  # part of every cache key: raise it when a change of code changes any number
 

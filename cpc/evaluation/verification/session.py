@@ -11,12 +11,13 @@ from jaxtyping import Bool
 
 from cpc.corpus.corpus import Corpus
 from cpc.evaluation.baselines import announced
-from cpc.evaluation.cache import SHORT, key, subject_of
+from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
 from cpc.evaluation.layers import Layer, LayerName
 from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.protocol import REPLICATES
-from cpc.evaluation.session import beside_baselines, each_once, load_checked
+from cpc.evaluation.saved import SHORT
+from cpc.evaluation.session import beside_baselines, each_once, load_checked, subject_of
 from cpc.evaluation.verification.embeddings import Vectors, cosines, embeddings
 from cpc.evaluation.verification.material import Choice, Material, Rows, gather
 from cpc.evaluation.verification.result import VerificationResult
