@@ -39,6 +39,8 @@ def evaluate(
     console().print(suite_table(found))
     for line in order_lines(found):
         print(line)
+    for note in dict.fromkeys(note for cell in found.cells for result in cell.results for note in result.notes):
+        print(f"note: {note}")
 
 
 def abx(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
-from cpc.evaluation.cache import find, place
+from cpc.evaluation.cache import find, identified, place
 from cpc.evaluation.features import Features, FrameTable, extract, extract_features
 from cpc.evaluation.folds import judge_folds
 from cpc.evaluation.layers import Layer, LayerName
-from cpc.evaluation.leakage import pretraining_note
+from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.probe import judge
 from cpc.evaluation.protocol import WINDOW, Protocol
 from cpc.evaluation.result import TASKS, ProbeResult, Task
-from cpc.evaluation.session import beside_baselines, load_checked
+from cpc.evaluation.session import beside_baselines, load_checked, subject_of
 from cpc.evaluation.trial import Rows, Trial, check
 
 KINDS: Mapping[str, tuple[Task, ...]] = {
@@ -38,7 +38,7 @@ def probe_run(
     cache: Path,
     device: str = "cpu",
     progress: bool = True,
-    pretrain_ids: Sequence[str] | None = None,
+    pretrain_ids: Sequence[str] | Unknown | None = None,
     labels: str = "phones",
     protocols: Sequence[Protocol] = (Protocol(),),
     folds: int = 0,
@@ -84,7 +84,11 @@ def probe_cached(
     for (features, task, protocol), result in _compute(missing, trial):
         found[features.name, task, protocol] = result
         result.write(paths[features.name, task, protocol])
-    return [found[job] for job in paths]
+    known = {features.name: subject_of(features) for features in group}
+    return [
+        identified(result, replace(trial, protocol=job[2]), known[job[0]])
+        for job, result in ((job, found[job]) for job in paths)
+    ]
 
 
 def _compute(jobs: Sequence[Job], trial: Trial) -> Iterator[tuple[Job, ProbeResult]]:

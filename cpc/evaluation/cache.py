@@ -10,6 +10,7 @@ from cpc.evaluation.ctc import LR, STEP
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.protocol import REPLICATES, WINDOW
 from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.saved import SHORT
 from cpc.evaluation.trial import Trial
 
 VERSION = 3  # part of every key: raise it when a change of code changes any probe's numbers
@@ -57,6 +58,24 @@ def find(path: Path, trial: Trial) -> ProbeResult | None:
 def _silences(trial: Trial) -> list[int]:
     alignment = trial.corpus.labels(trial.labels)
     return silent_classes(alignment.inventory, alignment.silences)
+
+
+def identified(result: ProbeResult, trial: Trial, subject: str = "") -> ProbeResult:
+    """A result with what tells it from others besides its fields: the fingerprint of data and protocol.
+
+    What the name says in full (features, classifier, seed, budget) has no part in it, so that results of the same data
+    share a column.
+    """
+    corpus, protocol = trial.corpus, asdict(trial.protocol)
+    facts = {
+        "corpus": corpus.digest,
+        "labels": None if result.task.startswith("speaker") else _labels_digest(trial),
+        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
+        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
+        "folds": trial.folds,
+        "protocol": {name: protocol[name] for name in ("l2", "hidden", "fitting")},
+    }
+    return replace(result, labels=trial.labels, fingerprint=key(facts)[:SHORT], subject=subject)
 
 
 def _labels_digest(trial: Trial) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpc.evaluation.experiment import BASELINE, Row, best, best_row, curves, differing, is_error, rows, runs, tasks
 from cpc.evaluation.noise import Seeds, over_seeds, ties
+from cpc.evaluation.saved import headings
 from cpc.files import room_for
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def render(table: Sequence[Row], title: str) -> "Table":
     drawn = Table(title=title, title_justify="left", caption="\n".join(caption) or None, caption_justify="left")
     for heading in ("run", "features", *(key.rpartition(".")[2] for key in columns)):
         drawn.add_column(heading)
-    for task in found:
-        drawn.add_column(heading_of(task), justify="right")
+    for heading in headings(found).values():
+        drawn.add_column(heading_of(heading), justify="right")
     marks = marked(table)
     for sweep, group in in_sweeps(table):
         if sweep:
@@ -56,7 +57,7 @@ def in_sweeps(table: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def heading_of(task: str) -> str:
-    """A column's heading in two lines: what is measured, and on what."""
+    """A column's heading in two lines: what is measured, and on what; `task` as `headings` gives it."""
     if is_error(task):
         measure, split, kind = task.split("/", 2)
         return f"{'ABX error' if measure == 'abx' else measure} {kind} %\n({split})"
@@ -100,8 +101,9 @@ def render_seeds(table: Sequence[Row]) -> "Table | None":
     drawn = Table(title="several seeds: mean ± standard deviation", title_justify="left")
     for heading in ("runs", "features", "seeds"):
         drawn.add_column(heading)
+    shown = headings(tasks(table))
     for task in found:
-        drawn.add_column(heading_of(task), justify="right")
+        drawn.add_column(heading_of(shown[task]), justify="right")
     for group in groups:
         cells = [plus_minus(group, task) for task in found]
         drawn.add_row(_text(group.label), _text(group.features), str(len(group.runs)), *cells)
@@ -121,7 +123,9 @@ def write_csv(table: Sequence[Row], path: Path) -> Path:
     columns, found = differing(table), tasks(table)
     heading = ["run", "features", "status", "sweep", *columns]
     heading += [
-        f"{task}/{part}" for task in found for part in ("error" if is_error(task) else "accuracy", "low", "high")
+        f"{shown}/{part}"
+        for task, shown in headings(found).items()
+        for part in ("error" if is_error(task) else "accuracy", "low", "high")
     ]
     with room_for(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

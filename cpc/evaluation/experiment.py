@@ -1,16 +1,16 @@
 """An experiment as MLflow knows it: its runs, the settings in which they differ, and what their features are worth.
 
 Everything is read from MLflow, so it works on any tracking server. Results are metrics of the run that they judge,
-named probe/TASK/TEST_SPLIT/FEATURES/accuracy (or abx/SPLIT/TASK/FEATURES/error, and verification/… alike), with …/low
-and …/high. Baselines are runs tagged `kind=baseline`; the runs of a sweep name its own run, tagged `kind=sweep`, as
-their parent.
+named probe/TASK/WHERE/FEATURES/accuracy (or abx/WHERE/TASK/FEATURES/error, and verification/… alike), with …/low and
+…/high. WHERE is SPLIT--CORPUS--… (see `saved.Identity`), and by older versions the test split alone. Baselines are runs
+tagged `kind=baseline`; the runs of a sweep name its own run, tagged `kind=sweep`, as their parent.
 """
 
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,14 @@ UNCOMPARED = ("data.corpus", "experiment", "training.device")  # where things li
 MEASURES = {"accuracy": 1, "error": -1}  # the last part of a metric's name: is more better, or less?
 ERRORS = ("abx", "verification")  # the first part of error rates,
 KINDS = ("probe", *ERRORS)  # and of all results
+_SAME = 1e-9  # a number in MLflow and the same in a file
 
 
 @dataclass(frozen=True)
 class Row:
     """One kind of features of one run.
 
-    metrics: TASK/TEST_SPLIT (or abx/SPLIT/TASK and verification/SPLIT/TASK, whose values are error rates) → value
+    metrics: TASK/WHERE (or abx/WHERE/TASK and verification/WHERE/TASK, whose values are error rates) → value
         with its 95% interval.
     results: the same task → what was found utterance by utterance, where that was recorded.
     sweep: the name of the sweep that the run belongs to.
@@ -82,7 +83,20 @@ def rows(experiment: str, root: Path = RUNS) -> list[Row]:
         own = [run.info.start_time for run in parents.values() if row.sweep and run.info.run_name == row.sweep]
         return not row.is_baseline, min(own, default=row.started), row.started
 
-    return sorted(table, key=place)
+    return _told_apart(sorted(table, key=place))
+
+
+def _told_apart(table: Sequence[Row]) -> list[Row]:
+    """Baselines of one name (random weights of two architectures) with what they belong to; the others as they are."""
+    names = [row.run for row in table if row.is_baseline]
+    for tag, words in (("beside", " (as in {})"), ("subject", " {}")):
+        clash = {name for name in names if names.count(name) > 1}
+        table = [
+            replace(row, run=row.run + words.format(row.tags[tag])) if row.run in clash and tag in row.tags else row
+            for row in table
+        ]
+        names = [row.run for row in table if row.is_baseline]
+    return list(table)
 
 
 def runs(experiment: str, root: Path = RUNS) -> list["MlflowRun"]:
@@ -142,7 +156,7 @@ def rows_of(client: "MlflowClient", run: "MlflowRun", parents: Mapping[str, "Mlf
         by_features.setdefault(features, {})[name] = interval  # type: ignore[assignment]
     baseline = run.data.tags.get("kind") == BASELINE
     sweep = (parents or {}).get(run.data.tags.get(PARENT, ""))
-    results = recorded(client, run.info.run_id) if by_features else {}
+    results = recorded(client, run.info.run_id) if by_features else []
     return [
         Row(
             run.data.tags["features"] if baseline else run.info.run_name,
@@ -154,7 +168,7 @@ def rows_of(client: "MlflowClient", run: "MlflowRun", parents: Mapping[str, "Mlf
             run.info.run_id,
             sweep.info.run_name if sweep else "",
             run.data.tags,
-            {task: result for (task, own), result in results.items() if own == features},
+            _belonging(results, features, by_features.get(features, {})),
         )
         for features in sorted(by_features, reverse=True) or [""]
     ]
@@ -168,17 +182,33 @@ def _measured(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
             yield stem, measure
 
 
-def recorded(client: "MlflowClient", run_id: str) -> dict[tuple[str, str], ProbeResult]:
-    """(TASK/TEST_SPLIT, FEATURES) → the results with all labels that lie beside a run's metrics, in probes/*.json."""
-    found: dict[tuple[str, str], ProbeResult] = {}
+def _belonging(
+    results: Sequence[ProbeResult], features: str, metrics: Mapping[str, tuple[float, float, float]]
+) -> dict[str, ProbeResult]:
+    """Column → the result of that name whose number is the one in the column: by older versions several had a name."""
+    return {
+        column: result
+        for result in results
+        if result.budget == 100 and features in _features(result)
+        for column in {result.identity.column, "" if result.fingerprint else result.older_column}
+        if column in metrics and abs(metrics[column][0] - result.accuracy) < _SAME
+    }
+
+
+def _features(result: ProbeResult) -> tuple[str, str]:
+    """How a metric names a result's features, and how older versions did."""
+    return result.identity.features.removeprefix("cpc_"), result.slug.removeprefix("cpc_")
+
+
+def recorded(client: "MlflowClient", run_id: str) -> list[ProbeResult]:
+    """The results that lie beside a run's metrics, in probes/*.json."""
+    found: list[ProbeResult] = []
     with tempfile.TemporaryDirectory() as folder:
         for file in downloaded(client, run_id, "probes", Path(folder)):
             try:
-                result = ProbeResult.read(file)
+                found.append(ProbeResult.read(file))
             except (InputError, ValueError):
                 continue  # of another version: the metrics still have its number
-            if result.budget == 100:
-                found[f"{result.column}/{result.split_slug}", result.slug.removeprefix("cpc_")] = result
     return found
 
 
@@ -198,7 +228,7 @@ def differing(table: Sequence[Row]) -> list[str]:
 
 
 def tasks(table: Sequence[Row]) -> list[str]:
-    """TASK/TEST_SPLIT of every result that any row has: probes first, phones before speakers, then error rates."""
+    """TASK/WHERE of every result that any row has: probes first, phones before speakers, then error rates."""
     return sorted({task for row in table for task in row.metrics}, key=lambda task: (is_error(task), task))
 
 

@@ -1,6 +1,7 @@
 """What training, test and pretraining share: refused where it makes a probe meaningless, said out loud elsewhere."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,6 +12,12 @@ from cpc.corpus.splits import Overlap, extents, has_speaker, overlap
 from cpc.evaluation.result import Task
 
 Rows = Int64[np.ndarray, " _"]
+
+
+class Unknown(NamedTuple):
+    """Why nobody can say what a model was trained on."""
+
+    reason: str
 
 
 def check(task: Task, corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
@@ -60,10 +67,12 @@ def _check_speakers(corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
     )
 
 
-def pretraining_note(corpus: Corpus, test: Rows, pretrain_ids: Sequence[str] | None) -> tuple[str, ...]:
-    """One sentence on how much of the test set the model heard in pretraining; none where nobody knows."""
+def pretraining_note(corpus: Corpus, test: Rows, pretrain_ids: Sequence[str] | Unknown | None) -> tuple[str, ...]:
+    """One sentence on how much of the test set the model heard in pretraining, or why nobody knows; none for None."""
     if pretrain_ids is None:
         return ()
+    if isinstance(pretrain_ids, Unknown):
+        return (f"How much of the test pretraining heard is not known: {pretrain_ids.reason}.",)
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -14,12 +14,14 @@ from cpc.config import InputError
 from cpc.corpus.corpus import Corpus
 from cpc.evaluation import leakage
 from cpc.evaluation.budget import labelled
+from cpc.evaluation.cache import identified
 from cpc.evaluation.examples import Examples, examples
 from cpc.evaluation.features import Features, FrameTable, extract_features
 from cpc.evaluation.fitted import Trained, tally, train_classifier
 from cpc.evaluation.phone_sequence import judge_sequences
 from cpc.evaluation.protocol import WINDOW, Protocol
 from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.session import subject_of
 from cpc.evaluation.trial import Split, Trial, check, conclude
 
 
@@ -48,7 +50,8 @@ def probe(
         extract_features(features, corpus, trial.rows(split), last_of=window, device=device, progress=progress)
         for split in (train, test)
     ]
-    return judge(trial, task, features, tables[0], tables[1], pretrain_ids)
+    result = judge(trial, task, features, tables[0], tables[1], pretrain_ids)
+    return identified(result, trial, subject_of(features))
 
 
 def judge(

@@ -1,7 +1,6 @@
 """Probe a run and put the results where they belong: into its folder, and onto its run in MLflow."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,10 @@ from cpc.corpus import Corpus
 from cpc.evaluation.baselines import probe_run
 from cpc.evaluation.compare import BASELINE
 from cpc.evaluation.layers import LayerName
+from cpc.evaluation.leakage import Unknown
 from cpc.evaluation.protocol import Protocol
 from cpc.evaluation.result import ProbeResult
-from cpc.tracking import connect, experiment_id, is_active
+from cpc.tracking import connect, experiment_id, is_active, log_now
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -73,7 +73,7 @@ def record(results: Sequence[ProbeResult], run: Path) -> None:
         result.write(run / "probes" / result.file_name)
     client = client_of(run, state["run_id"], run / "probes")
     for result in results:
-        _record(client, result, state, run, results)
+        _record(client, result, state, run)
 
 
 def client_of(run: Path, run_id: str, results: Path) -> "MlflowClient":
@@ -94,7 +94,7 @@ def client_of(run: Path, run_id: str, results: Path) -> "MlflowClient":
 def record_table(run: Path, suite: str, values: Mapping[str, float], file: Path) -> None:
     """A suite's table on its run in MLflow: suite/NAME/… metrics, and the file as an artifact."""
     client, state = connect(run.parent), read_state(run)
-    _log(client, state["run_id"], {f"suite/{suite}/{name}": (value, 0) for name, value in values.items()}, {})
+    log_now(client, state["run_id"], {f"suite/{suite}/{name}": value for name, value in values.items()}, {})
     client.log_artifact(state["run_id"], str(file), "suites")
 
 
@@ -107,34 +107,24 @@ def read_state(run: Path) -> dict[str, Any]:
     return state
 
 
-def pretrain_ids(run: Path) -> list[str]:
-    """The utterances that the run's model may have been trained on."""
-    data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
-    corpus = Corpus.open(data["corpus"])
-    return [corpus.ids[row] for row in corpus.rows(data["train"])] if data["train"] else corpus.ids
+def pretrain_ids(run: Path) -> list[str] | Unknown:
+    """The utterances that the run's model may have been trained on.
 
-
-def metric_name(result: ProbeResult) -> str:
-    """probe/TASK/TEST_SPLIT/FEATURES: numbers of different protocols or test sets never share a name.
-
-    With few labels it begins with `budget` instead, and the metric's step is the percentage.
+    They are for a note alone: where the corpus was moved, or is no longer what it was, the reason comes instead.
     """
-    kind = "probe" if result.budget == 100 else "budget"
-    return f"{kind}/{result.column}/{result.split_slug}/{result.slug.removeprefix('cpc_')}"
+    try:
+        data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
+        corpus = Corpus.open(data["corpus"])
+        return [corpus.ids[row] for row in corpus.rows(data["train"])] if data["train"] else corpus.ids
+    except (InputError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        return Unknown(" ".join(str(error).split()) or type(error).__name__)
 
 
-def _record(
-    client: "MlflowClient", result: ProbeResult, state: dict[str, Any], run: Path, together: Sequence[ProbeResult]
-) -> None:
-    own = result.features.startswith("CPC")
-    target = state["run_id"] if own else baseline_run(client, state["experiment"], result.features, run.parent)
-    name = metric_name(result)
-    points = {f"{name}/{k}": (v, round(result.budget) % 100) for k, v in _values(result).items()}
-    curve = name.replace("probe/", "budget/", 1)
-    if curve != name and any(metric_name(other) == curve for other in together):  # the end of the curve over budgets
-        points |= {f"{curve}/{k}": (v, 100) for k, v in _values(result).items()}
+def _record(client: "MlflowClient", result: ProbeResult, state: dict[str, Any], run: Path) -> None:
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
     protocol = f"{result.corpus}: {result.train} → {result.test}; {result.protocol}"
-    _log(client, target, points, {name.replace("/", "."): protocol[:_LONGEST_TAG]})
+    values = {f"{name}/{part}": value for part, value in _values(result).items()}
+    log_now(client, target, values, {name.replace("/", "."): protocol[:_LONGEST_TAG]})
     client.log_artifact(target, str(run / "probes" / result.file_name), "probes")
 
 
@@ -145,21 +135,21 @@ def _values(result: ProbeResult) -> dict[str, float]:
     return values | ({"error_rate": result.error} if result.task == "phone_sequence" else {})
 
 
-def _log(client: "MlflowClient", target: str, points: Mapping[str, tuple[float, int]], tags: Mapping[str, str]) -> None:
-    """Metrics with their steps, and tags, in one call."""
-    from mlflow.entities import Metric, RunTag
+def target_run(client: "MlflowClient", state: Mapping[str, Any], features: str, subject: str, run: Path) -> str:
+    """The MLflow run that a result belongs to: the run's own, or that of a baseline.
 
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, float(value), now, step) for name, (value, step) in points.items()]
-    client.log_batch(target, metrics=metrics, tags=[RunTag(k, v) for k, v in tags.items()])
-
-
-def baseline_run(client: "MlflowClient", experiment: str, features: str, root: Path) -> str:
-    """The run of a baseline in this experiment, made on first use."""
-    where = experiment_id(client, experiment, root)
-    found = client.search_runs([where], f"tags.kind = '{BASELINE}' and tags.features = '{features}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    run = client.create_run(where, run_name=features, tags={"kind": BASELINE, "features": features})
-    client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
+    A baseline has one run in an experiment, made on first use; one whose name does not say all, such as random weights,
+    has one for each subject, which is named after the run beside which it was first judged.
+    """
+    if features.startswith("CPC"):
+        return str(state["run_id"])
+    where = experiment_id(client, state["experiment"], run.parent)
+    query = f"tags.kind = '{BASELINE}' and tags.features = '{features}'"
+    for found in client.search_runs([where], query):
+        if found.data.tags.get("subject", "") == subject:
+            return str(found.info.run_id)
+    tags = {"kind": BASELINE, "features": features}
+    tags |= {"subject": subject, "beside": run.resolve().name} if subject else {}
+    made = client.create_run(where, run_name=features, tags=tags)
+    client.set_terminated(made.info.run_id)
+    return str(made.info.run_id)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cpc.config import InputError
 from cpc.evaluation.experiment import Row, best_row, is_error, tasks
+from cpc.evaluation.saved import headings
 from cpc.tracking import RUNS, connect
 
 
@@ -28,7 +29,7 @@ class Registered:
 def register(
     table: list[Row], name: str, alias: str | None = None, by: str | None = None, root: Path = RUNS
 ) -> Registered:
-    """Register the model of the finished run that is best at a task (`by`: TASK/TEST_SPLIT, the first by default).
+    """Register the model of the finished run that is best at a task (`by`: as in the table, the first by default).
 
     A run whose model is registered under that name already gets the alias, and no second version.
 
@@ -36,11 +37,11 @@ def register(
         InputError: no finished run has that result, or the best one has no model.
     """
     trained = [row for row in table if not row.is_baseline and row.status == "FINISHED"]
-    known = tasks(trained)
-    if not known or (by is not None and by not in known):
-        rule = f"results of finished runs: {', '.join(known) or 'none; probe a run first'}"
+    known = headings(tasks(trained))
+    if not known or (by is not None and by not in (*known, *known.values())):
+        rule = f"results of finished runs: {', '.join(known.values()) or 'none; probe a run first'}"
         raise InputError(f"by={by}: no finished run has this result; {rule}")
-    task = by or known[0]
+    task = next(name for name, heading in known.items() if by in (None, name, heading))
     row = best_row(trained, task)
     client = connect(root)
     versions = client.search_model_versions(f"name = '{_checked(name)}'")
@@ -49,7 +50,7 @@ def register(
     if alias:
         client.set_registered_model_alias(name, alias, version)
     client.set_model_version_tag(name, version, "chosen_for", f"{task} {row.metrics[task][0]:.4f} ({row.features})")
-    return Registered(name, version, alias, row.run, task, row.metrics[task][0])
+    return Registered(name, version, alias, row.run, known[task], row.metrics[task][0])
 
 
 def _version(name: str, row: Row) -> str:

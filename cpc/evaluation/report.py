@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from cpc import curves as training
 from cpc.config import InputError
 from cpc.evaluation.compare import LEGEND, heading_of, in_sweeps, marked, plus_minus
-from cpc.evaluation.experiment import Row, curves, differing, downloaded, is_error, rows, tasks
+from cpc.evaluation.experiment import Row, curves, differing, downloaded, is_error, recorded, rows, tasks
 from cpc.evaluation.figures.budget import draw_budgets
 from cpc.evaluation.figures.intervals import draw_intervals
 from cpc.evaluation.noise import over_seeds
+from cpc.evaluation.result import BUDGET
+from cpc.evaluation.saved import BETWEEN, headings
 from cpc.files import write_text
 from cpc.tracking import RUNS, connect
 from cpc.version import __version__
@@ -79,7 +81,7 @@ def render(experiment: str, table: Sequence[Row], folder: Path, root: Path = RUN
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         columns=[(key, key.rpartition(".")[2]) for key in differing(table)],
-        tasks=[(task, heading_of(task).split("\n")) for task in tasks(table)],
+        tasks=[(task, heading_of(shown).split("\n")) for task, shown in headings(tasks(table)).items()],
         groups=list(in_sweeps(table)),
         marks=marked(table),
         legend=LEGEND,
@@ -129,23 +131,64 @@ def _ranked(table: Sequence[Row]) -> list[Row]:
     return sorted(table, key=lambda row: sign * row.metrics[first][0] if first in row.metrics else float("inf"))
 
 
-def budgets_of(client: "MlflowClient", table: Sequence[Row]) -> dict[str, dict[str, list[Any]]]:
-    """Task → features → (percent of the labels, accuracy, low, high) of every curve over budgets of labels."""
-    found: dict[str, dict[str, list[Any]]] = {}
-    for row in {row.run_id: row for row in table}.values():
-        metrics = client.get_run(row.run_id).data.metrics
-        for name in sorted(m for m in metrics if m.startswith("budget/") and m.endswith("/accuracy")):
-            stem = name.removesuffix("/accuracy")
-            _, *task, features = stem.split("/")
-            points = [_history(client, row.run_id, f"{stem}/{part}") for part in ("accuracy", "low", "high")]
-            shares = sorted(set.intersection(*(set(each) for each in points)))
-            label = row.run if row.is_baseline else f"{row.run} CPC {features}"
-            found.setdefault("/".join(task), {})[label] = [(s, *(each[s] for each in points)) for s in shares]
+Point = tuple[float, float, float, float]  # percent of the labels, accuracy, low, high
+
+
+def budgets_of(client: "MlflowClient", table: Sequence[Row]) -> dict[str, dict[str, list[Point]]]:
+    """Task → features → the points of every curve over budgets of labels, in their order."""
+    found: dict[str, dict[str, list[Point]]] = {}
+    rows = {row.run_id: row for row in table}
+    names = [row.run for row in rows.values()]
+    for row in rows.values():
+        for (column, features), points in _curves(client, row).items():
+            name = row.run if names.count(row.run) == 1 else f"{row.run} {row.run_id[:6]}"
+            label = name if row.is_baseline else f"{name} CPC {features}"
+            found.setdefault(column, {})[label] = [(share, *values) for share, values in sorted(points.items())]
+    return {shown: found[column] for column, shown in headings(sorted(found)).items()}
+
+
+def _curves(client: "MlflowClient", row: Row) -> dict[tuple[str, str], dict[float, tuple[float, float, float]]]:
+    """(column, features) → percent → accuracy, low, high. The end of a curve is the result with all labels.
+
+    Older versions named no percentage: it was the step, in whole percent. Their files say it in full.
+    """
+    metrics = client.get_run(row.run_id).data.metrics
+    found: dict[tuple[str, str], dict[float, tuple[float, float, float]]] = {}
+    for name in sorted(m for m in metrics if m.startswith("budget/") and m.endswith("/accuracy")):
+        stem = name.removesuffix("/accuracy")
+        _, task, where, features = stem.split("/")
+        parts = where.split(BETWEEN)
+        share = next((part.removeprefix(BUDGET) for part in parts[1:] if part.startswith(BUDGET)), None)
+        column = f"{task}/{BETWEEN.join(part for part in parts if part != f'{BUDGET}{share}')}"
+        points = found.setdefault((column, features), {})
+        if share is None:
+            points |= _older(client, row, stem)
+        else:
+            points[float(share)] = _three(metrics, stem)
+            if f"probe/{column}/{features}/accuracy" in metrics:
+                points[100.0] = _three(metrics, f"probe/{column}/{features}")
     return found
 
 
-def _history(client: "MlflowClient", run_id: str, name: str) -> dict[float, float]:
-    return {float(m.step or 100): m.value for m in client.get_metric_history(run_id, name)}
+def _three(metrics: Mapping[str, float], stem: str) -> tuple[float, float, float]:
+    value = metrics[f"{stem}/accuracy"]
+    return value, metrics.get(f"{stem}/low", value), metrics.get(f"{stem}/high", value)
+
+
+def _older(client: "MlflowClient", row: Row, stem: str) -> dict[float, tuple[float, float, float]]:
+    """A curve as older versions wrote it: from the files beside it, and from its steps where there is none."""
+    written = [r for r in recorded(client, row.run_id) if not r.fingerprint and r.older_budget == stem]
+    exact = {r.budget: (r.accuracy, r.low, r.high) for r in written}
+    histories = [_history(client, row.run_id, f"{stem}/{part}") for part in ("accuracy", "low", "high")]
+    known = {round(share) % 100 for share in exact if share < 100}
+    ends = 100 in histories[0]
+    steps = {step for step in set.intersection(*(set(each) for each in histories)) if step not in known}
+    steps -= {0} if ends else set()  # below half a percent, and nothing says what
+    return exact | {float(step or 100): (histories[0][step], histories[1][step], histories[2][step]) for step in steps}
+
+
+def _history(client: "MlflowClient", run_id: str, name: str) -> dict[int, float]:
+    return {int(m.step): m.value for m in client.get_metric_history(run_id, name)}
 
 
 def _runs(table: Sequence[Row]) -> list[dict[str, Any]]:
@@ -180,4 +223,5 @@ def _notes(table: Sequence[Row]) -> Mapping[str, list[str]]:
             else:
                 said = tags[:1]
             found.setdefault(task, []).extend(line if line.endswith(".") else f"{line}." for line in said)
-    return {task: list(dict.fromkeys(lines)) for task, lines in found.items()}
+    shown = headings(tasks(table))
+    return {shown[task]: list(dict.fromkeys(lines)) for task, lines in found.items()}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from cpc.evaluation.saved import Saved
+from cpc.evaluation.saved import Identity, Saved, joined
 from cpc.files import write_text
 
 Task = Literal["phone", "phone_sequence", "speaker_frame", "speaker_last", "speaker_utterance"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Classifier = Literal["linear", "mlp", "end_to_end"]
+BUDGET = "budget_"  # begins the part of a name that says the percentage, in full
 
 
 class Count(NamedTuple):
@@ -40,6 +41,9 @@ class ProbeResult(Saved):
     budget: percent of the training utterances whose labels were used.
     protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
     utterances: the test set, utterance by utterance.
+    labels: the alignment that phones were read from. fingerprint: of corpus, labels, ids and the rest of the protocol,
+        and subject: of features whose name does not say all, such as random weights; both are empty in results of
+        older versions.
     """
 
     KIND: ClassVar[str] = "probe result"
@@ -70,6 +74,9 @@ class ProbeResult(Saved):
     speakers_high: float | None = None
     notes: tuple[str, ...] = ()
     utterances: tuple[Count, ...] = ()
+    labels: str = "phones"
+    fingerprint: str = ""
+    subject: str = ""
 
     @property
     def error(self) -> float:
@@ -94,11 +101,33 @@ class ProbeResult(Saved):
         return re.sub(r"[^\w.-]+", "_", Path(self.test).stem)
 
     @property
-    def file_name(self) -> str:
-        """A name of its own for each protocol: phone-phone_test-cpc_c-budget10-seed1.json."""
-        budget = "" if self.budget == 100 else f"-budget{self.budget:g}"
-        seed = f"-seed{self.seed}" if self.seed else ""
-        return f"{self.column}-{self.split_slug}-{self.slug}{budget}{seed}.json"
+    def identity(self) -> Identity:
+        """With few labels the kind is `budget`, and the share is a part of the name."""
+        speakers = self.task.startswith("speaker")
+        usual = "speaker_train" if speakers else "phone_train"
+        folds = re.search(r"-\d+folds$", self.test)  # the name of such a test says what was trained on, too
+        where = joined(
+            self.split_slug,
+            self.corpus,
+            "" if folds or self.train == usual else f"from_{Path(self.train).stem}",
+            "" if speakers or self.labels == "phones" else f"labels_{self.labels}",
+            f"seed_{self.seed}" if self.seed else "",
+            "" if self.budget == 100 else f"{BUDGET}{float(self.budget)!r}".removesuffix(".0"),
+            self.fingerprint,
+        )
+        return Identity(
+            "probe" if self.budget == 100 else "budget", self.column, where, joined(self.slug, self.subject)
+        )
+
+    @property
+    def older_column(self) -> str:
+        """The column's name in MLflow by older versions, of which a result without a fingerprint is."""
+        return f"{self.column}/{self.split_slug}"
+
+    @property
+    def older_budget(self) -> str:
+        """The name of the curve over budgets that it was a point of."""
+        return f"budget/{self.older_column}/{self.slug.removeprefix('cpc_')}"
 
     def _plain(self) -> dict[str, Any]:
         return {"utterances": [list(count) for count in self.utterances]}

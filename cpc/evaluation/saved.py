@@ -1,15 +1,57 @@
-"""Results as JSON files: written whole or not at all, and read back only where every field is known and there."""
+"""Results as JSON files, and the names by which they are told apart.
+
+Files are written whole or not at all, and read back only where every field is known and there. A result has one
+`Identity`, made of all that tells it from another; the names of its file and of its metrics in MLflow, and its column
+in a table, come from that alone.
+"""
 
 import json
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from cpc.config import InputError
 from cpc.files import write_json
 
 Own = TypeVar("Own", bound="Saved")
+BETWEEN = "--"  # parts of a name; within one there is none
+LABELLED = ("from", "labels", "seed", "budget")  # words that a part may begin with: from_TRAIN, seed_1
+SHORT = 6  # hexadecimal digits of a fingerprint in a name
+_LONGEST = 40  # letters of a part: MLflow takes names of 250, and the fingerprint tells apart what is cut here
+
+
+class Identity(NamedTuple):
+    """What no other result has.
+
+    kind: probe, budget, abx or verification. task: what was asked. where: SPLIT--CORPUS, then what is not usual, and
+    the fingerprint of the data. features: in the letters of a file, with a fingerprint where the name is not enough.
+    """
+
+    kind: str
+    task: str
+    where: str
+    features: str
+
+    @property
+    def column(self) -> str:
+        """Of a table: TASK/WHERE, or KIND/WHERE/TASK of error rates. Only numbers of one column are compared."""
+        return (
+            f"{self.task}/{self.where}" if self.kind in ("probe", "budget") else f"{self.kind}/{self.where}/{self.task}"
+        )
+
+    @property
+    def metric(self) -> str:
+        """In MLflow, without the measure at its end."""
+        kind = f"{self.kind}/" if self.kind in ("probe", "budget") else ""
+        return f"{kind}{self.column}/{self.features.removeprefix('cpc_')}"
+
+    @property
+    def file(self) -> str:
+        """Among the results of a run."""
+        return f"{self.task}-{self.where}-{self.features}.json"
 
 
 @dataclass(frozen=True)
@@ -18,6 +60,26 @@ class Saved:
 
     KIND: ClassVar[str] = "result"
     REMEDY: ClassVar[str] = "measure again with this version"
+
+    @property
+    def identity(self) -> Identity:
+        """What tells this result from every other one."""
+        raise NotImplementedError
+
+    @property
+    def where(self) -> str:
+        """The data in the letters of a metric or a file: SPLIT--CORPUS--…"""
+        return self.identity.where
+
+    @property
+    def file_name(self) -> str:
+        """A name that no other result has."""
+        return self.identity.file
+
+    @property
+    def metric_name(self) -> str:
+        """A name in MLflow that no other result has."""
+        return self.identity.metric
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -58,3 +120,38 @@ def letters(text: str) -> str:
 def slug(features: str) -> str:
     """The name of features in such letters: "CPC z" is cpc_z, "log-mel" is logmel."""
     return letters(features.lower().replace("-", ""))
+
+
+def joined(*parts: str) -> str:
+    """Parts of a name, the empty ones left out, in the letters of a metric or a file."""
+    return BETWEEN.join(re.sub("-{2,}", "-", letters(part)).strip("-")[:_LONGEST] or "_" for part in parts if part)
+
+
+def headings(names: Sequence[str]) -> dict[str, str]:
+    """Column → the same for a reader: beside the split only that by which it differs from the others of its task.
+
+    The fingerprint is named only where nothing else differs.
+    """
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in names:
+        task, where, *rest = name.split("/")
+        groups[task, where.split(BETWEEN)[0], *rest].append(name)
+    found = {}
+    for (task, split, *rest), group in groups.items():
+        parts = {name: name.split("/")[1].split(BETWEEN)[1:] for name in group}
+        shared = set.intersection(*(set(each) for each in parts.values()))
+        own = {name: [part for part in each if part not in shared] for name, each in parts.items()}
+        plain = {
+            name: [part for part in each if not re.fullmatch(f"[0-9a-f]{{{SHORT}}}", part)]
+            for name, each in own.items()
+        }
+        if len({tuple(each) for each in plain.values()}) == len(group):
+            own = plain
+        for name, each in own.items():
+            found[name] = "/".join([task, ", ".join([split, *map(_words, each)]), *rest])
+    return {name: found[name] for name in names}
+
+
+def _words(part: str) -> str:
+    first, _, rest = part.partition("_")
+    return f"{first} {rest}" if first in LABELLED and rest else part

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
 from cpc.evaluation.layers import Layer, LayerName, check_layer
-from cpc.evaluation.saved import Saved
+from cpc.evaluation.saved import SHORT, Saved
 from cpc.model import CPC, build, load
 from cpc.nn.frontends import MFCC39, LogMel
 
@@ -65,6 +66,13 @@ def baseline_features(model: CPC, layers: Sequence[LayerName], device: str) -> I
     yield [LogMel().to(device)]
     untrained = build(model.config, RANDOM_SEED).to(device)
     yield [Layer(untrained, layer, "random") for layer in layers]
+
+
+def subject_of(features: Features) -> str:
+    """A fingerprint of features whose name does not say all: empty for a run's own and for usual front ends."""
+    if features.name.startswith("CPC") or features.settings in (MFCC39().settings, LogMel().settings):
+        return ""
+    return key(features.settings)[:SHORT]
 
 
 Subject = TypeVar("Subject")

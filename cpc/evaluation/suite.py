@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ROWS = ("random init", "MFCC", "CPC, linear", "CPC, one hidden layer", "supervised")
-FILE = "suite-paper.json"
+FILE = "suite-paper-{}.json"  # of the data of its first column
 
 
 class Column(NamedTuple):
@@ -123,8 +123,8 @@ def paper_suite(
                 record([result], owner)
     cells.sort(key=lambda cell: ROWS.index(cell.row))
     suite = Suite(f"{trials[0][1].corpus.name}, {run.name}", tuple(cells), tuple(_steps(cells, columns)))
-    write_json(run / FILE, to_dict(suite))
-    record_table(run, "paper", metrics(suite), run / FILE)
+    write_json(file := run / FILE.format(cells[0].results[0].where), to_dict(suite))
+    record_table(run, "paper", metrics(suite), file)
     return suite
 
 
@@ -177,13 +177,13 @@ def _steps(cells: Sequence[Cell], columns: Sequence[Column]) -> Iterator[Step]:
 
 
 def metrics(suite: Suite) -> dict[str, float]:
-    """Every cell under a name for MLflow: TASK/TEST_SPLIT/ROW/mean, …/low, …/high, and …/deviation over seeds."""
+    """Every cell under a name for MLflow: TASK/WHERE/ROW/mean, …/low, …/high, and …/deviation over seeds."""
     found: dict[str, float] = {}
     for cell in suite.cells:
         first = cell.results[0]
         row = cell.row.replace(",", "").replace(" ", "_").lower()
         values = {"mean": cell.spread.mean, "low": first.low, "high": first.high, "deviation": cell.spread.deviation}
-        name = f"{first.task}/{first.split_slug}/{row}"
+        name = f"{first.task}/{first.where}/{row}"
         found |= {f"{name}/{key}": value for key, value in values.items() if value is not None}
     return found
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cpc.config import InputError, dump
 from cpc.device import precision
 from cpc.evaluation.budget import labelled
-from cpc.evaluation.cache import find, place
+from cpc.evaluation.cache import find, identified, key, place
 from cpc.evaluation.classifier import LinearClassifier
 from cpc.evaluation.examples import examples, speaker_numbers
 from cpc.evaluation.features import extract
@@ -29,6 +29,7 @@ from cpc.evaluation.fitted import tally
 from cpc.evaluation.layers import Layer
 from cpc.evaluation.protocol import REPLICATES, unit
 from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.saved import SHORT
 from cpc.evaluation.trial import Rows, Trial, check, conclude
 from cpc.evaluation.validation import hold_out
 from cpc.labelled import FrameLabels
@@ -118,15 +119,16 @@ def topline(
         rule = "the topline labels single frames, without folds or frames beside them; give phone or speaker_frame"
         raise InputError(f"task={task}: {rule}")
     notes = check(trial, task)
-    path = place(cache, {NAME: dump(config), "rate": "cosine", **asdict(how)}, trial, task) if cache else None
+    own = {NAME: dump(config), "rate": "cosine", **asdict(how)}
+    path, subject = place(cache, own, trial, task) if cache else None, key(own)[:SHORT]
     if path and (found := find(path, trial)):
-        return found
+        return identified(found, trial, subject)
     targets, course = _prepare(trial, task, config, how)
     looks = _train(course, targets, how, trial.device, say or (lambda line: None))
     result = _judge(trial, task, course, targets.classes, looks, how.steps, notes)
     if path:
         result.write(path)
-    return result
+    return identified(result, trial, subject)
 
 
 class _Targets:

@@ -10,6 +10,7 @@ from cpc.curves import History, history
 from cpc.evaluation.compare import heading_of, percent
 from cpc.evaluation.experiment import UNCOMPARED, Row, find_run, is_error, rows_of, tasks
 from cpc.evaluation.noise import Verdict, judge
+from cpc.evaluation.saved import headings
 from cpc.tracking import RUNS, connect
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ VERSIONS = ("git_commit", "version.cpc", "version.torch", "device", "precision",
 
 @dataclass(frozen=True)
 class Difference:
-    """One task on one kind of features, which both runs have."""
+    """One task on one kind of features, which both runs have; `heading` is the task for a reader."""
 
     task: str
+    heading: str
     features: str
     one: tuple[float, float, float]
     other: tuple[float, float, float]
@@ -74,12 +76,13 @@ def versus(one: str, other: str, root: Path = RUNS) -> Versus:
 
 
 def _differences(ones: Sequence[Row], others: Sequence[Row]) -> Iterator[Difference]:
-    by_features = {row.features: row for row in others}
+    by_features, shown = {row.features: row for row in others}, headings(tasks([*ones, *others]))
     for one in ones:
         other = by_features.get(one.features)
         for task in tasks([one]) if other else ():
             if other and task in other.metrics:
-                yield Difference(task, one.features, one.metrics[task], other.metrics[task], judge(one, other, task))
+                values = (one.metrics[task], other.metrics[task])
+                yield Difference(task, shown[task], one.features, *values, judge(one, other, task))
 
 
 def render_versus(found: Versus) -> "list[Table]":
@@ -108,5 +111,5 @@ def cells(each: Difference, names: tuple[str, str]) -> list[str]:
     apart = f"{100 * judged.difference:+.1f} [{100 * judged.low:+.1f}, {100 * judged.high:+.1f}]"
     verdict = f"{names[each.better - 1]} is better" if each.better else "within noise"
     p = "< 0.001" if judged.p < 0.001 else f"{judged.p:.3f}"
-    task = heading_of(each.task).replace("\n", " ")
+    task = heading_of(each.heading).replace("\n", " ")
     return [task, each.features, percent(each.one), percent(each.other), apart, p, f"{verdict} ({judged.how})"]

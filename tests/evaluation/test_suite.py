@@ -1,6 +1,7 @@
 """The paper's table by one call: every row and column, restartable, recorded, with its order tested in pairs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,18 @@ def test_the_table(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(order_lines(found)) == 8
     assert order_lines(found)[0].startswith("phone: MFCC against random init +")
     # Written, and on the run in MLflow.
-    written = json.loads((run / "suite-paper.json").read_text())
+    where = found.cells[0].results[0].where
+    assert re.fullmatch("phone_test--packed--[0-9a-f]{6}", where)
+    written = json.loads((run / f"suite-paper-{where}.json").read_text())
     assert [cell["row"] for cell in written["cells"]] == [cell.row for cell in found.cells]
     assert all((run / "probes" / name).is_file() for cell in written["cells"] for name in cell["files"])
     client = connect(run.parent)
     own = next(r for r in client.search_runs(["1"]) if r.info.run_name == "one")
-    assert own.data.metrics["suite/paper/phone/phone_test/mfcc/mean"] == found.cells[2].spread.mean
-    assert "suite/paper/phone/phone_test/cpc_one_hidden_layer/deviation" in own.data.metrics
-    assert "probe/phone_mlp/phone_test/c/accuracy" in own.data.metrics
+    assert own.data.metrics[f"suite/paper/phone/{where}/mfcc/mean"] == found.cells[2].spread.mean
+    assert f"suite/paper/phone/{where}/cpc_one_hidden_layer/deviation" in own.data.metrics
+    assert f"probe/phone_mlp/{where}/c/accuracy" in own.data.metrics
     # Again: from the cache alone.
     for name in ("judge", "extract"):
         monkeypatch.setattr(baselines, name, None)
     assert paper_suite(run, chords.path, **options) == found
-    assert module.metrics(found)["phone/phone_test/supervised/mean"] == found.cells[8].spread.mean
+    assert module.metrics(found)[f"phone/{where}/supervised/mean"] == found.cells[8].spread.mean

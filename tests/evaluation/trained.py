@@ -11,9 +11,9 @@ from cpc.training.job import Job
 from tests.tiny import tiny
 
 
-def save_untrained(corpus: Path, folder: Path, tracked: bool = False) -> Path:
+def save_untrained(corpus: Path, folder: Path, tracked: bool = False, *changes: str) -> Path:
     """runs/NAME as training leaves it at step 0; with `tracked`, MLflow knows it as a finished run of `exp`."""
-    recipe = tiny(corpus, "windows.samples=8000", data={"corpus": str(corpus)})
+    recipe = tiny(corpus, "windows.samples=8000", *changes, data={"corpus": str(corpus)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dump(recipe)))
     run_id = "0" * 32

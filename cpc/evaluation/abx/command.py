@@ -1,7 +1,7 @@
 """What `cpc abx` does: a run, a checkpoint or a folder of arrays, on a packed corpus or an `.item` file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpc.config import InputError
@@ -118,7 +118,8 @@ def _material(corpus: Corpus, asked: Asked) -> Material:
     if asked.items is not None:
         material = listed_material(corpus, asked.items)
     else:
-        material = aligned_material(corpus, asked.kind, asked.split, asked.labels)
+        made = aligned_material(corpus, asked.kind, asked.split, asked.labels)
+        material = replace(made, labels=asked.labels)
     if asked.keep_items is not None:
         write_items(asked.keep_items, material.items)
     return material

@@ -14,7 +14,8 @@ from cpc.evaluation.abx.items import Items, Unit, corpus_items, read_items
 
 @dataclass(frozen=True)
 class Material:
-    """`rows` of the corpus are those that have items. `unit` is "items" where they were read from a file."""
+    """`rows` of the corpus are those that have items. `unit` is "items" where they were read from a file,
+    and `labels` the alignment where they were not."""
 
     corpus: Corpus
     rows: Int64[np.ndarray, " utterance"]
@@ -22,6 +23,7 @@ class Material:
     unit: str
     split: str
     notes: tuple[str, ...] = ()
+    labels: str = "phones"
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpc.evaluation.abx.result import ABXResult
-from cpc.evaluation.record import baseline_run, client_of, read_state
+from cpc.evaluation.record import client_of, read_state, target_run
 from cpc.tracking import log_now
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
 def record(results: Sequence[ABXResult], run: Path) -> None:
     """Results of a run and of its baselines: a file each in runs/NAME/abx; metrics, files and a picture in MLflow.
 
-    Metrics are abx/SPLIT-or-CORPUS/SPEAKER-CONTEXT/FEATURES/error, …/low and …/high. The picture is of the last
+    Metrics are abx/SPLIT--CORPUS--…/SPEAKER-CONTEXT/FEATURES/error, …/low and …/high. The picture is of the last
     result of the run itself: the error of each pair of phones.
     Raises InputError if MLflow does not know the run; the files are written nevertheless.
     """
@@ -33,19 +33,12 @@ def record(results: Sequence[ABXResult], run: Path) -> None:
         client.log_artifact(state["run_id"], str(picture), picture.parent.name)
 
 
-def metric_name(result: ABXResult) -> str:
-    """abx/SPLIT-or-CORPUS/TASK/FEATURES: numbers of different tasks or items never share a name."""
-    return f"abx/{result.where}/{result.task}/{result.slug.removeprefix('cpc_')}"
-
-
 def _own(result: ABXResult) -> bool:
     return result.features.startswith("CPC")
 
 
 def _record(client: "MlflowClient", result: ABXResult, state: dict[str, Any], run: Path) -> None:
-    own = _own(result)
-    target = state["run_id"] if own else baseline_run(client, state["experiment"], result.features, run.parent)
-    name = metric_name(result)
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
     values = {"error": result.error, "low": result.low, "high": result.high}
     protocol = f"{result.corpus} {result.split}: {result.protocol}"
     tags = {name.replace("/", "."): protocol[:_LONGEST_TAG]}

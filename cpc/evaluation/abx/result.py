@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cpc.evaluation.saved import Saved, letters, slug
+from cpc.evaluation.saved import Identity, Saved, joined, letters, slug
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class ABXResult(Saved):
     items, speakers, cells, triplets: how many were compared; phone_pairs: how many ordered pairs there are.
     pair_errors: A → B → error, for each ordered pair of phones.
     protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
+    labels: the alignment that the items are of. fingerprint: of the items and the audio, and subject: of features whose
+        name does not say all, such as random weights; both are empty in results of older versions.
     """
 
     KIND: ClassVar[str] = "ABX result"
@@ -45,6 +47,9 @@ class ABXResult(Saved):
     pair_errors: Mapping[str, Mapping[str, float]]
     protocol: str
     notes: tuple[str, ...] = ()
+    labels: str = "phones"
+    fingerprint: str = ""
+    subject: str = ""
 
     @property
     def slug(self) -> str:
@@ -65,14 +70,11 @@ class ABXResult(Saved):
         return {(a, b): error for a, row in self.pair_errors.items() for b, error in row.items()}
 
     @property
-    def file_name(self) -> str:
-        """Of its own among the results of a run."""
-        return f"{self.task}-{self.where}-{self.slug}.json"
-
-    @property
-    def where(self) -> str:
-        """The split, or the whole corpus, in the letters of a metric or a file."""
-        return letters(Path(self.split).stem if self.split else self.corpus)
+    def identity(self) -> Identity:
+        """Of the split, or of the whole corpus."""
+        labels = "" if self.labels == "phones" else f"labels_{self.labels}"
+        where = joined(Path(self.split).stem, self.corpus, labels, self.fingerprint)
+        return Identity("abx", self.task, where, joined(self.slug, self.subject))
 
 
 def usual_unit(context: str) -> str:

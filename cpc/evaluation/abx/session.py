@@ -14,8 +14,9 @@ from cpc.evaluation.baselines import announced
 from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
 from cpc.evaluation.layers import LayerName
-from cpc.evaluation.leakage import pretraining_note
-from cpc.evaluation.session import beside_baselines, each_once, load_checked
+from cpc.evaluation.leakage import Unknown, pretraining_note
+from cpc.evaluation.saved import SHORT
+from cpc.evaluation.session import beside_baselines, each_once, load_checked, subject_of
 
 VERSION = 1  # part of every cache key: raise it when a change of code changes any number
 
@@ -30,7 +31,7 @@ def abx_run(
     cache: Path | None = None,
     device: str = "cpu",
     progress: bool = True,
-    pretrain_ids: Sequence[str] | None = None,
+    pretrain_ids: Sequence[str] | Unknown | None = None,
 ) -> list[ABXResult]:
     """ABX of a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
 
@@ -60,7 +61,12 @@ def abx_cached(
         banks = corpus_banks(missing, material.corpus, material.rows, device=device, progress=progress)
         return (_measured(bank, material, task, device, progress) for bank in banks)
 
-    return each_once(group, places, partial(_known, material), measure)
+    found = each_once(group, places, partial(_known, material), measure)
+    labels, short = material.labels, material.digest[:SHORT]
+    return [
+        replace(result, labels=labels, fingerprint=short, subject=subject_of(features))
+        for features, result in zip(group, found, strict=True)
+    ]
 
 
 def _measured(bank: Bank, material: Material, task: Task, device: str, progress: bool) -> ABXResult:

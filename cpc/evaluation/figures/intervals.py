@@ -6,6 +6,7 @@ from pathlib import Path
 from cpc import style
 from cpc.evaluation.compare import heading_of
 from cpc.evaluation.experiment import Row, best, tasks
+from cpc.evaluation.saved import headings
 
 _PANELS = 4  # in one row of panels
 _LONGEST = 34  # letters of a row's name
@@ -14,6 +15,7 @@ _LONGEST = 34  # letters of a row's name
 def draw_intervals(table: Sequence[Row], path: Path) -> Path:
     """A point and its interval for every row and task; baselines in grey; a line where the best is."""
     found = tasks(table)
+    shown_as = headings(found)
     shown = [row for row in table if row.metrics]
     names = [style.shorten(f"{row.name} {row.features}".strip(), _LONGEST) for row in shown]
     across = min(_PANELS, len(found))
@@ -28,7 +30,7 @@ def draw_intervals(table: Sequence[Row], path: Path) -> Path:
                     axis.plot([low, high], [place, place], linewidth=2.2, solid_capstyle="butt", **look)
                     axis.plot([value], [place], "o", markersize=5, **look)
             axis.axvline(100 * best(table, task), color=style.colour(1), linewidth=0.8, linestyle="--")
-            axis.set_title(heading_of(task), fontsize=9)
+            axis.set_title(heading_of(shown_as[task]), fontsize=9)
         for axis in axes.flat[len(found) :]:
             axis.set_visible(False)
         axes[0][0].set(yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6))

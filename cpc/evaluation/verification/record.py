@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpc.evaluation.record import baseline_run, client_of, read_state
+from cpc.evaluation.record import client_of, read_state, target_run
 from cpc.evaluation.verification.result import VerificationResult
 from cpc.tracking import log_now
 
@@ -18,7 +18,7 @@ _LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
 def record(results: Sequence[VerificationResult], run: Path) -> None:
     """Results of a run and of its baselines: a file each in runs/NAME/verification; metrics and files in MLflow.
 
-    Metrics are verification/TEST/eer/FEATURES/error, …/low and …/high, and …/min_dcf_PRIOR.
+    Metrics are verification/TEST--CORPUS--…/eer/FEATURES/error, …/low and …/high, and …/min_dcf_PRIOR.
     Raises InputError if MLflow does not know the run; the files are written nevertheless.
     """
     state = read_state(run)
@@ -29,15 +29,8 @@ def record(results: Sequence[VerificationResult], run: Path) -> None:
         _record(client, result, state, run)
 
 
-def metric_name(result: VerificationResult) -> str:
-    """verification/TEST/TASK/FEATURES: numbers of different lists of trials never share a name."""
-    return f"{FOLDER}/{result.where}/{result.task}/{result.slug.removeprefix('cpc_')}"
-
-
 def _record(client: "MlflowClient", result: VerificationResult, state: dict[str, Any], run: Path) -> None:
-    own = result.features.startswith("CPC")
-    target = state["run_id"] if own else baseline_run(client, state["experiment"], result.features, run.parent)
-    name = metric_name(result)
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
     values = dict(zip(("error", "low", "high"), result.eer, strict=True))
     values |= {f"min_dcf_{prior}": cost.value for prior, cost in result.min_dcf.items()}
     said = f"{result.corpus} {result.test}: {result.protocol}. {' '.join(result.notes)}"

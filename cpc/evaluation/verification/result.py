@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cpc.evaluation.saved import Saved, letters, slug
+from cpc.evaluation.saved import Identity, Saved, joined, slug
 from cpc.evaluation.verification.score import Estimate
 from cpc.evaluation.verification.trials import MOST
 
@@ -21,6 +21,8 @@ class VerificationResult(Saved):
     listed: whether the trials are those of a file; other_chapters, most, seed: how they were drawn where not.
     targets, non_targets, speakers, utterances: how many there are in the trials.
     protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
+    fingerprint: of the trials and the audio, and subject: of features whose name does not say all, such as random
+        weights; both are empty in results of older versions.
     """
 
     KIND: ClassVar[str] = "verification result"
@@ -41,6 +43,8 @@ class VerificationResult(Saved):
     seed: int
     protocol: str
     notes: tuple[str, ...] = ()
+    fingerprint: str = ""
+    subject: str = ""
 
     @property
     def slug(self) -> str:
@@ -58,14 +62,11 @@ class VerificationResult(Saved):
         return "-".join(parts)
 
     @property
-    def where(self) -> str:
-        """The split or the list of trials in the letters of a metric or a file."""
-        return letters(Path(self.test).stem)
-
-    @property
-    def file_name(self) -> str:
-        """Of its own among the results of a run."""
-        return f"{self.task}-{self.where}-{self.slug}.json"
+    def identity(self) -> Identity:
+        """Of the split, or of the list of trials."""
+        train = "" if self.train == "speaker_train" else f"from_{Path(self.train).stem}"
+        where = joined(Path(self.test).stem, self.corpus, train, self.fingerprint)
+        return Identity("verification", self.task, where, joined(self.slug, self.subject))
 
     def _plain(self) -> dict[str, Any]:
         return {"eer": list(self.eer), "min_dcf": {prior: list(cost) for prior, cost in self.min_dcf.items()}}

@@ -14,9 +14,10 @@ from cpc.evaluation.baselines import announced
 from cpc.evaluation.cache import key
 from cpc.evaluation.features import Features
 from cpc.evaluation.layers import Layer, LayerName
-from cpc.evaluation.leakage import pretraining_note
+from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.protocol import REPLICATES
-from cpc.evaluation.session import beside_baselines, each_once, load_checked
+from cpc.evaluation.saved import SHORT
+from cpc.evaluation.session import beside_baselines, each_once, load_checked, subject_of
 from cpc.evaluation.verification.embeddings import Vectors, cosines, embeddings
 from cpc.evaluation.verification.material import Choice, Material, Rows, gather
 from cpc.evaluation.verification.result import VerificationResult
@@ -47,7 +48,7 @@ def verify_run(
     cache: Path | None = None,
     device: str = "cpu",
     progress: bool = True,
-    pretrain_ids: Sequence[str] | None = None,
+    pretrain_ids: Sequence[str] | Unknown | None = None,
 ) -> tuple[Material, list[VerificationResult]]:
     """Verification by a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
 
@@ -74,7 +75,9 @@ def verify_cached(group: Sequence[Features], session: Session) -> list[Verificat
     """Verification by features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
     cache, material = session.cache, session.material
     places = [cache / f"{_key(features, material)}.json" if cache else None for features in group]
-    return each_once(group, places, partial(_known, material), partial(_measure, session))
+    found = each_once(group, places, partial(_known, material), partial(_measure, session))
+    short = material.digest[:SHORT]
+    return [replace(result, fingerprint=short, subject=subject_of(f)) for f, result in zip(group, found, strict=True)]
 
 
 def _measure(session: Session, group: Sequence[Features]) -> Iterator[VerificationResult]:

@@ -1,6 +1,7 @@
 """ABX from the outside: a run, a checkpoint, a folder of arrays, on a corpus or an `.item` file; kept and recorded."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from cpc.evaluation.abx.bank import corpus_banks
 from cpc.evaluation.abx.command import Asked, evaluate
 from cpc.evaluation.abx.items import read_items, write_items
 from cpc.evaluation.abx.material import aligned_material, listed_material
-from cpc.evaluation.abx.record import metric_name
 from cpc.evaluation.abx.result import ABXResult
 from cpc.evaluation.abx.session import abx_cached
 from cpc.evaluation.abx.show import abx_table
@@ -83,32 +83,34 @@ def test_a_shifted_clock_costs_accuracy(chords: Corpus) -> None:
 
 def test_a_run_is_judged_beside_the_baselines_and_recorded(chords: Corpus, run: Path) -> None:
     results = evaluate(run, chords.path, replace(QUIET, split="speaker_test"))
+    where = results[-1].where
+    assert re.fullmatch("speaker_test--packed--[0-9a-f]{6}", where)
     names = ["MFCC", "log-mel", "random z", "random c", "CPC z", "CPC c"]
     assert [result.features for result in results] == names
     assert "Pretraining heard 4 of 4" in results[-1].notes[-1]
     assert len(list((run / "abx").glob("*.json"))) == 6
-    assert ABXResult.read(run / "abx" / "within-any-speaker_test-cpc_c.json") == results[-1]
+    assert ABXResult.read(run / "abx" / f"within-any-{results[-1].where}-cpc_c.json") == results[-1]
     assert (run / "figures" / "abx.png").stat().st_size > 1000
     client, state = connect(run.parent), json.loads((run / "run.json").read_text())
     own = client.get_run(state["run_id"])
     expected = {
-        f"abx/speaker_test/within-any/{layer}/{part}": value
+        f"abx/{where}/within-any/{layer}/{part}": value
         for layer, result in (("z", results[4]), ("c", results[5]))
         for part, value in (("error", result.error), ("low", result.low), ("high", result.high))
     }
     assert own.data.metrics == pytest.approx(expected)
-    assert "dynamic time warping" in own.data.tags["abx.speaker_test.within-any.c"]
+    assert "dynamic time warping" in own.data.tags[f"abx.{where}.within-any.c"]
     artifacts = {
         artifact.path for folder in ("abx", "figures") for artifact in client.list_artifacts(state["run_id"], folder)
     }
     assert artifacts == {
-        "abx/within-any-speaker_test-cpc_c.json",
-        "abx/within-any-speaker_test-cpc_z.json",
+        f"abx/within-any-{where}-cpc_c.json",
+        f"abx/within-any-{where}-cpc_z.json",
         "figures/abx.png",
     }
-    where = experiment_id(client, "chords", run.parent)
-    (mfcc,) = client.search_runs([where], "tags.features = 'MFCC'")
-    assert mfcc.data.metrics["abx/speaker_test/within-any/mfcc/error"] == pytest.approx(results[0].error)
+    experiment = experiment_id(client, "chords", run.parent)
+    (mfcc,) = client.search_runs([experiment], "tags.features = 'MFCC'")
+    assert mfcc.data.metrics[f"abx/{where}/within-any/mfcc/error"] == pytest.approx(results[0].error)
     assert abx_table(results).row_count == 6
 
 
@@ -239,7 +241,7 @@ def test_results_of_different_tasks_have_different_names() -> None:
         pair_errors={"AA": {"B": 0.1}},
         protocol="",
     )
-    assert metric_name(result) == "abx/dev-clean/within-within/c1"
+    assert result.metric_name == "abx/dev-clean/within-within/c1"
     assert result.pairs == {("AA", "B"): 0.1}
     changes = (
         {"split": "lists/some ids.txt"},
@@ -251,10 +253,14 @@ def test_results_of_different_tasks_have_different_names() -> None:
         {"context": "any", "unit": "phone"},
         {"most_items": None},
         {"seed": 1},
+        {"corpus": "test-clean"},
+        {"labels": "words"},
+        {"fingerprint": "0a1b2c"},
+        {"subject": "0a1b2c"},
     )
-    names = {metric_name(replace(result, **change)) for change in changes} | {metric_name(result)}
+    names = {replace(result, **change).metric_name for change in changes} | {result.metric_name}
     assert len(names) == len(changes) + 1
-    assert "abx/some_ids/within-within/c1" in names
+    assert "abx/some_ids--dev-clean/within-within/c1" in names
     assert "abx/dev-clean/within-any/c1" in names  # phones are the usual unit there
     with pytest.raises(InputError, match="error missing or unknown"):
         ABXResult.from_dict({key: value for key, value in result.to_dict().items() if key != "error"})

@@ -1,6 +1,7 @@
 """Verification from the outside: a trained run beside its baselines, recorded, kept, compared; and bad input."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,10 +18,10 @@ from cpc.corpus import Corpus
 from cpc.evaluation import compare
 from cpc.evaluation.layers import Layer
 from cpc.evaluation.report import write_report
+from cpc.evaluation.saved import headings
 from cpc.evaluation.verification.command import Asked, evaluate
 from cpc.evaluation.verification.embeddings import embeddings
 from cpc.evaluation.verification.material import Choice, gather
-from cpc.evaluation.verification.record import metric_name
 from cpc.evaluation.verification.result import VerificationResult
 from cpc.evaluation.verification.score import Estimate
 from cpc.evaluation.verification.session import Session, verify_cached, verify_run
@@ -53,11 +54,13 @@ def test_a_run_is_judged_beside_the_baselines_recorded_and_compared(chords: Corp
         assert VerificationResult.read(run / "verification" / result.file_name) == result
     _recorded(run, results)
     table = compare.rows("exp", root)
-    task = "verification/phone_train/eer"
+    where = results[0].where
+    assert re.fullmatch("phone_train--packed--from_phone_test--[0-9a-f]{6}", where)
+    task = f"verification/{where}/eer"
     assert compare.tasks(table) == [task]
     assert compare.best(table, task) == min(result.eer.value for result in results)
     assert {row.run: row.metrics[task] for row in table}["MFCC"] == pytest.approx(tuple(results[0].eer))
-    assert compare.heading_of(task) == "verification eer %\n(phone_train)"
+    assert compare.heading_of(headings([task])[task]) == "verification eer %\n(phone_train)"
     page = write_report("exp", tmp_path / "page.html", root).read_text()
     assert "Are two utterances by one speaker?" in page
     assert "scored by cosine" in page
@@ -71,17 +74,17 @@ def _recorded(run: Path, results: list[VerificationResult]) -> None:
     found = {name: value for name, value in own.metrics.items() if name.startswith("verification/")}
     expected = {}
     for layer, result in (("z", results[4]), ("c", results[5])):
-        stem = f"verification/phone_train/eer/{layer}"
+        stem = f"verification/{result.where}/eer/{layer}"
         parts = {"error": result.eer.value, "low": result.eer.low, "high": result.eer.high}
         parts |= {f"min_dcf_{prior}": result.min_dcf[prior].value for prior in ("0.05", "0.01")}
         expected |= {f"{stem}/{part}": value for part, value in parts.items()}
     assert found == pytest.approx(expected)
-    assert "centred on the mean of phone_test" in own.tags["verification.phone_train.eer.c"]
+    assert "centred on the mean of phone_test" in own.tags[f"verification.{results[5].where}.eer.c"]
     files = {Path(file.path).name for file in client.list_artifacts(state["run_id"], "verification")}
-    assert files == {"eer-phone_train-cpc_z.json", "eer-phone_train-cpc_c.json"}
+    assert files == {f"eer-{results[4].where}-cpc_{layer}.json" for layer in "zc"}
     where = client.get_experiment_by_name("exp").experiment_id
     (mfcc,) = client.search_runs([where], "tags.features = 'MFCC'")
-    assert mfcc.data.metrics["verification/phone_train/eer/mfcc/error"] == pytest.approx(results[0].eer.value)
+    assert mfcc.data.metrics[f"verification/{results[0].where}/eer/mfcc/error"] == pytest.approx(results[0].eer.value)
 
 
 def test_nothing_is_computed_twice(chords: Corpus, tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_a_list_decides_the_trials(chords: Corpus, tmp_path: Path) -> None:
     (first,) = evaluate(checkpoint, chords.path, drawn)
     (second,) = evaluate(checkpoint, chords.path, replace(asked, choice=replace(CROSSED, listed=drawn.keep_trials)))
     assert (first.eer, first.min_dcf, first.targets) == (second.eer, second.min_dcf, 20)
-    assert (first.task, second.task, second.where) == ("eer-most_20", "eer-listed", "list")
+    assert (first.task, second.task, second.where.split("--")[0]) == ("eer-most_20", "eer-listed", "list")
     assert {path.name for path in run.iterdir()} == {"config.yaml", "run.json", "last.safetensors"}  # nothing recorded
     with (tmp_path / "list.txt").open("a") as file:
         file.write("1 s0-c0-silent s0-c0-00\n")
@@ -206,7 +209,7 @@ def test_a_trained_run_is_compared_with_its_baselines(chords: Corpus, tmp_path: 
     cpc.train(recipe, name="tiny", root=root, progress=False)
     results = evaluate(root / "tiny", chords.path, replace(QUIET, layers=("c",)))
     assert results[-1].notes[-1].startswith("Pretraining heard 3 of 3 test speakers, 6 of 9 test chapters and 24 of 36")
-    found = {row.run: row.metrics["verification/phone_train/eer"] for row in compare.rows("chords", root)}
+    found = {row.run: row.metrics[results[-1].identity.column] for row in compare.rows("chords", root)}
     assert found.keys() == {"MFCC", "log-mel", "random c", "tiny"}
     assert found["tiny"] == pytest.approx(tuple(results[-1].eer))
 
@@ -219,7 +222,7 @@ def test_results_of_different_trials_have_different_names() -> None:
         features="CPC c1", eer=estimate, min_dcf={"0.05": estimate}, corpus="dev-clean", train="speaker_train",
         test="speaker_test", most=20_000, seed=0, protocol="",
     )  # fmt: skip
-    assert metric_name(result) == "verification/speaker_test/eer/c1"
+    assert result.metric_name == "verification/speaker_test--dev-clean/eer/c1"
     changes = (
         {"test": "lists/some ids.txt"},
         {"listed": True},
@@ -227,10 +230,13 @@ def test_results_of_different_trials_have_different_names() -> None:
         {"most": 100},
         {"seed": 1},
         {"features": "random c1"},
+        {"corpus": "test-clean"},
+        {"train": "others"},
+        {"fingerprint": "0a1b2c"},
     )
-    names = {metric_name(replace(result, **change)) for change in changes} | {metric_name(result)}
+    names = {replace(result, **change).metric_name for change in changes} | {result.metric_name}
     assert len(names) == len(changes) + 1
-    assert "verification/some_ids/eer/c1" in names
+    assert "verification/some_ids--dev-clean/eer/c1" in names
     assert VerificationResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
     with pytest.raises(InputError, match="eer missing or unknown"):
         VerificationResult.from_dict({key: value for key, value in result.to_dict().items() if key != "eer"})
