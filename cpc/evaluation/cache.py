@@ -45,16 +45,6 @@ def key(facts: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def find(path: Path, trial: Trial) -> ProbeResult | None:
-    """A cached result under the names by which its data go today; None where there is none that can be read."""
-    try:
-        result = ProbeResult.read(path)
-    except (FileNotFoundError, ValueError):
-        return None
-    names = trial.split_names
-    return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
-
-
 def _silences(trial: Trial) -> list[int]:
     alignment = trial.corpus.labels(trial.labels)
     return silent_classes(alignment.inventory, alignment.silences)
@@ -76,6 +66,16 @@ def identified(result: ProbeResult, trial: Trial, subject: str = "") -> ProbeRes
         "protocol": {name: protocol[name] for name in ("l2", "hidden", "fitting")},
     }
     return replace(result, labels=trial.labels, fingerprint=key(facts)[:SHORT], subject=subject)
+
+
+def find(path: Path, trial: Trial) -> ProbeResult | None:
+    """A cached result under the names by which its data go today; None where there is none that can be read."""
+    try:
+        result = ProbeResult.read(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    names = trial.split_names
+    return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
 
 
 def _labels_digest(trial: Trial) -> list[str]:
