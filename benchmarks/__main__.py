@@ -23,7 +23,7 @@ from benchmarks.measures import markdown
 from benchmarks.repeat import BOUND, HEAD, changes, summary, tables
 from cpc.config import InputError
 from cpc.device import device_name
-from cpc.files import write_text
+from cpc.io import write_text
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

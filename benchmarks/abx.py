@@ -26,14 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.floor import Machine
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from cpc.device import device_name
-from cpc.evaluation.abx.bank import Bank
-from cpc.evaluation.abx.groups import make_cells, make_groups, only_used
-from cpc.evaluation.abx.items import Items, write_items
-from cpc.evaluation.abx.material import Material, aligned_material
-from cpc.evaluation.abx.pairs import Stretches, measure
-from cpc.evaluation.abx.score import score_cells, summarise
+from cpc.evaluation.abx.cells import make_cells, make_groups, only_used
+from cpc.evaluation.abx.items import ABXData, FeatureStore, Items, aligned_material, write_items
+from cpc.evaluation.abx.score import Stretches, measure, score_cells, summarise
 from cpc.evaluation.abx.task import Task, compare
 from cpc.evaluation.features import FrameTable
 from data_prep.console import run
@@ -45,7 +42,7 @@ HOP = 0.01  # seconds
 ORACLE_PAIRS = 5
 
 
-def noise(material: Material, dim: int) -> Bank:
+def noise(material: ABXData, dim: int) -> FeatureStore:
     """White noise, averaged over 5 frames."""
     corpus = material.corpus
     counts = [int(corpus.samples[row] / corpus.sample_rate / HOP) + 2 for row in material.rows.tolist()]
@@ -55,7 +52,7 @@ def noise(material: Material, dim: int) -> Bank:
     for shift in range(-2, 3):
         sums += white.roll(shift, 0)
     places = {corpus.ids[row]: place for place, row in enumerate(material.rows.tolist())}
-    return Bank("noise", FrameTable(sums, offsets), places, lambda n: (np.arange(n) + 0.5) * HOP)
+    return FeatureStore("noise", FrameTable(sums, offsets), places, lambda n: (np.arange(n) + 0.5) * HOP)
 
 
 class Watch:
@@ -84,7 +81,7 @@ class Amount(NamedTuple):
     cells: int
 
 
-def measured(bank: Bank, items: Items, task: Task, device: torch.device) -> tuple[Watch, float, Amount]:
+def measured(bank: FeatureStore, items: Items, task: Task, device: torch.device) -> tuple[Watch, float, Amount]:
     """The time of each phase, the error, and how much was compared."""
     watch = Watch()
     groups, names = make_groups(items, task.context, task.most_items, task.seed)
@@ -114,7 +111,7 @@ def floor_seconds(cells: int, dim: int, device: torch.device) -> float:
     return Machine.measure(device, bf16=False).floor(2.0 * cells * dim, 2 * 4.0 * cells, "fp32")
 
 
-def oracle_seconds(bank: Bank, items: Items) -> float:
+def oracle_seconds(bank: FeatureStore, items: Items) -> float:
     """Of one pair of items, the median over a few."""
     starts, counts = bank.slice(items)
     drawn = np.random.default_rng(0).permutation(np.flatnonzero(counts))[: 2 * ORACLE_PAIRS]
@@ -127,7 +124,7 @@ def oracle_seconds(bank: Bank, items: Items) -> float:
     return statistics.median(taken)
 
 
-def fastabx(bank: Bank, items: Items, task: Task) -> tuple[float, Watch] | str:
+def fastabx(bank: FeatureStore, items: Items, task: Task) -> tuple[float, Watch] | str:
     """Its error and its time on the items that were drawn here; or why there are none."""
     os.environ["TQDM_DISABLE"] = "1"
     try:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.aligner import HOP, SAMPLE_RATE, WINDOW
-from data_prep.arpabet import VOWELS
+from data_prep.aligner import HOP, SAMPLE_RATE, VOWELS, WINDOW
 
 CLOSE = 0.02  # seconds
 

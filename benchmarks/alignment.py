@@ -21,14 +21,15 @@ import numpy as np
 import typer
 
 from benchmarks.agreement import Agreement, Phones, edits
-from cpc.audio import write_flac
+from cpc.audio.decode import write_flac
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
 from cpc.seeding import numpy_generator
 from data_prep import console, espeak, lexicon
 from data_prep.align import align
-from data_prep.aligner import FIRST_EDGE, HOP, SAMPLE_RATE, Aligner, AlignmentError
-from data_prep.arpabet import PHONES, fold
+from data_prep.aligner import FIRST_EDGE, HOP, PHONES, SAMPLE_RATE, Aligner, AlignmentError, fold
 from data_prep.speakers import Chapter, Speaker, Utterance, utterance
 
 VARIANTS = ("f1", "m1", "linda", "m3", "steph", "m4", "Annie", "m6", "belinda", "m7", "grandma", "Andy", "Gene")

@@ -19,9 +19,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cpc import CPCLoss, Dot, build, load_config
 from cpc.config import PRESETS
 from cpc.device import device_name, keep_freed_memory
+from cpc.losses.cpc import CPCLoss
+from cpc.losses.scores import Dot
+from cpc.models.cpc import build
+from cpc.training.recipe import load_config
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

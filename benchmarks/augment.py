@@ -22,28 +22,20 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cpc import CPCLoss, build, load_config
-from cpc.augment import (
-    Augmentation,
-    AugmentConfig,
-    BandRejection,
-    ColouredNoise,
-    Crop,
-    FolderNoise,
-    Gain,
-    LowPass,
-    MeasuredRoom,
-    Pitch,
-    Polarity,
-    SyntheticRoom,
-    Tempo,
-    TimeDropout,
-    views,
-)
+from cpc.augment.compose import Augmentation, AugmentConfig, views
+from cpc.augment.crop import Crop, TimeDropout
+from cpc.augment.filters import BandRejection, LowPass
+from cpc.augment.gain import Gain, PolarityInversion
+from cpc.augment.noise import ColouredNoise, FolderNoise
+from cpc.augment.pitch import PitchShift, TimeStretch
+from cpc.augment.reverb import MeasuredReverb, SyntheticReverb
 from cpc.config import PRESETS
 from cpc.device import device_name, has_bf16, keep_freed_memory
+from cpc.losses.cpc import CPCLoss
+from cpc.models.cpc import build
 from cpc.seeding import torch_generator
-from cpc.training.schedule import optimizer
+from cpc.training.optim import optimizer
+from cpc.training.recipe import load_config
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
@@ -58,14 +50,14 @@ def parts(folder: Path) -> list[Augmentation]:
     for name, samples in (("noise", 160_000), ("rooms", 16_000)):
         (folder / name).mkdir()
         soundfile.write(folder / name / "one.wav", rng.normal(0, 0.1, samples), 16000)
-    simple: list[Augmentation] = [Crop(16000), TimeDropout(), Gain(), Polarity(), LowPass(), BandRejection()]
+    simple: list[Augmentation] = [Crop(16000), TimeDropout(), Gain(), PolarityInversion(), LowPass(), BandRejection()]
     noise = [ColouredNoise(), FolderNoise(str(folder / "noise"))]
-    return [*simple, *noise, MeasuredRoom(str(folder / "rooms")), SyntheticRoom(), Tempo(), Pitch()]
+    return [*simple, *noise, MeasuredReverb(str(folder / "rooms")), SyntheticReverb(), TimeStretch(), PitchShift()]
 
 
 def training_step(batch: int, device: torch.device) -> Callable[..., object]:
     """A whole update of the preset `small`, on one view of the windows or on two."""
-    recipe = load_config(PRESETS / "small.yaml", ["data.corpus=none", f"windows.batch={batch}"])
+    recipe = load_config(PRESETS / "small.yaml", ["data.corpus=none", f"data.batch_size={batch}"])
     model = build(recipe.model).to(device)
     loss = CPCLoss.build(recipe.loss, model.dim, model.hidden).to(device)
     adam = optimizer(recipe.optim, [*model.parameters(), *loss.parameters()])
@@ -105,7 +97,7 @@ def main(
     keep_freed_memory(chosen)
     wave = torch.randn(batch, SAMPLES, generator=torch.Generator().manual_seed(0)).to(chosen) * 0.1
     generator = torch_generator(chosen, 0, "benchmark")
-    past = AugmentConfig(past=(Pitch(), ColouredNoise(), SyntheticRoom()))
+    past = AugmentConfig(past=(PitchShift(), ColouredNoise(), SyntheticReverb()))
     with tempfile.TemporaryDirectory() as folder:
         work: dict[str, Callable[[Tensor], object]] = {
             part.kind: lambda wave, part=part: part(wave, generator)  # type: ignore[misc]

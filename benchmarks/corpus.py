@@ -30,12 +30,12 @@ from benchmarks import large
 from benchmarks.measures import child as measure
 from benchmarks.measures import markdown, memory, timed
 from benchmarks.packing import FILES, memories, packing, synthesise
-from cpc.audio import find_audio
+from cpc.audio.decode import find_audio
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from cpc.corpus.merge import merge
+from cpc.data.corpus import Corpus
+from cpc.data.merge import merge
+from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.device import device_name
-from cpc.windows import Windows, WindowsConfig
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
@@ -50,7 +50,7 @@ TIMES = {
     "intervals": "labels of one utterance",
     "windows": "windows over all",
     "speakers": "windows over all by speaker",
-    "batch": f"batch of {WindowsConfig().batch} windows",
+    "batch": f"batch of {WindowConfig().batch_size_size_size} windows",
     "again": "the same batch again",
     "one speaker": "batch of one speaker",
 }
@@ -73,8 +73,10 @@ def open_in_child(utterances: int, scratch: Path) -> dict[str, float]:
     rows = clock("rows", lambda: corpus.rows("tenth"))
     labels = clock("labels", corpus.labels)
     clock("intervals", lambda: labels.intervals(corpus.column("id")[int(rows[-1])].as_py()))
-    windows = clock("windows", lambda: Windows(corpus, np.arange(len(corpus)), WindowsConfig(), 0))
-    speakers = clock("speakers", lambda: Windows(corpus, np.arange(len(corpus)), WindowsConfig(one_speaker=True), 0))
+    windows = clock("windows", lambda: WindowSampler(corpus, np.arange(len(corpus)), WindowConfig(), 0))
+    speakers = clock(
+        "speakers", lambda: WindowSampler(corpus, np.arange(len(corpus)), WindowConfig(same_speaker_batches=True), 0)
+    )
     for name, given in (("one speaker", speakers), ("batch", windows), ("again", windows)):
         taken = [timed(partial(given.read, step)) for step in range(BATCHES)]
         found[f"{name} cpu"], found[name] = (statistics.median(column) for column in zip(*taken, strict=True))

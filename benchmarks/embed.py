@@ -30,9 +30,11 @@ from rich.table import Table
 
 from benchmarks.floor import Machine, context_operations, encoder_operations
 from benchmarks.measures import memory
-from cpc import CPC, build, embed, load_config
 from cpc.config import PRESETS
 from cpc.device import device_name, has_bf16, keep_freed_memory
+from cpc.evaluation.embed.embed import embed
+from cpc.models.cpc import CPC, build
+from cpc.training.recipe import load_config
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

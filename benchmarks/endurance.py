@@ -29,7 +29,7 @@ from data_prep.console import run
 app = typer.Typer(add_completion=False)
 
 SIZES = (1_000, 30_000, 300_000, 3_000_000)
-TINY = ("model.encoder.channels=32", "model.context.hidden=32", "windows.batch=4", "windows.samples=8000")
+TINY = ("model.encoder.channels=32", "model.context.hidden=32", "data.batch_size=4", "data.window_size=8000")
 SECTIONS = ("start", "memory")
 
 
@@ -63,9 +63,9 @@ def starts(scratch: Path, most: int) -> None:
         folder = scratch / f"start-{utterances}"
         corpus = large.make(folder / "corpus", utterances, labels=False)
         often = ("training.log_every=1", "training.checkpoint_every=1")
-        finished(train(folder, recipe(folder, corpus), *TINY, "--name", "run", "training.steps=2", *often))
+        finished(train(folder, recipe(folder, corpus), *TINY, "--name", "run", "training.max_steps=2", *often))
         begun = time.perf_counter()
-        process = train(folder, "--resume", "runs/run", "training.steps=4")
+        process = train(folder, "--resume", "runs/run", "training.max_steps=4")
         first = next(time.perf_counter() - begun for line in process.stdout or () if "step 3/4" in line)
         finished(process)
         rows.append((utterances, first, time.perf_counter() - begun))
@@ -102,7 +102,7 @@ def memory(scratch: Path, steps: int) -> None:
     folder = scratch / "memory"
     corpus = large.make(folder / "corpus", 10_000, labels=False)
     every = max(1, steps // 10)
-    times = (f"training.steps={steps}", f"training.log_every={every}", f"training.checkpoint_every={every}")
+    times = (f"training.max_steps={steps}", f"training.log_every={every}", f"training.checkpoint_every={every}")
     process = train(folder, recipe(folder, corpus), *TINY, *times, "--name", "run")
     found: list[tuple[int, float]] = []
     for line in process.stdout or ():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpc import CPC
+from cpc.models.cpc import CPC
 
 COPIED = 1 << 28  # bytes: far more than caches hold
 

@@ -25,14 +25,14 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import large
 from benchmarks.floor import Machine, context_operations, encoder_bytes, encoder_operations, seconds
 from benchmarks.scaling import BATCHES, NEGATIVES, Bench
-from cpc import load_config
 from cpc.config import PRESETS
-from cpc.corpus.corpus import HEADER
+from cpc.data.corpus import HEADER
 from cpc.device import device as find_device
 from cpc.device import device_name, has_bf16
 from cpc.distributed import World
-from cpc.objective import CPCLoss
-from cpc.training.job import Job
+from cpc.losses.cpc import CPCLoss
+from cpc.training.job import Trainer
+from cpc.training.recipe import load_config
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
@@ -79,35 +79,37 @@ def noise(path: Path) -> Path:
     return corpus
 
 
-def start(case: Case, corpus: Path, device: torch.device) -> Job:
+def start(case: Case, corpus: Path, device: torch.device) -> Trainer:
     """The job of a case, its corpus on the device where that is one of its own."""
-    settings = [f"data.corpus={corpus}", "data.held_out=0", f"windows.batch={case.batch}"]
+    settings = [f"data.corpus={corpus}", "data.val_fraction=0", f"data.batch_size={case.batch}"]
     settings += [f"training.device={device.type}", f"training.cuda_graph={case.graph}".lower()]
     settings += [f"training.compile={case.compile}".lower()]
-    job = Job.start(load_config(PRESETS / f"{case.preset}.yaml", settings), World(device))
+    job = Trainer.start(load_config(PRESETS / f"{case.preset}.yaml", settings), World(device))
     job.hold()
     job.train(True)
     return job
 
 
-def steps(job: Job, count: int) -> None:
+def steps(job: Trainer, count: int) -> None:
     for step, waveform in job.windows.batches(job.step, job.step + count, job.device):
         job.update(step, waveform)
 
 
-def floor(job: Job, machine: Machine) -> float:
+def floor(job: Trainer, machine: Machine) -> float:
     """Seconds of a step below which nothing can go: forward, and twice that backward."""
-    model, loss, windows = job.model, job.criterion, job.recipe.windows
+    model, loss, data = job.model, job.criterion, job.recipe.data
     if not isinstance(loss, CPCLoss):
         raise TypeError(f"loss={type(loss).__name__}: must be CPCLoss")
-    frames, width = model.frames(windows.samples), 2 if job.bf16 else 4
+    frames, width = model.frames(data.window_size), 2 if job.bf16 else 4
     operations = encoder_operations(model, frames) + context_operations(model, frames)
-    operations += 2.0 * loss.steps * (frames - loss.steps) * model.dim * (model.hidden + 1 + NEGATIVES)
-    moved = encoder_bytes(model, windows.samples, width)
-    return machine.floor(3 * windows.batch * operations, 3 * windows.batch * moved, "bf16" if job.bf16 else "fp32")
+    operations += (
+        2.0 * loss.prediction_steps * (frames - loss.prediction_steps) * model.dim * (model.hidden + 1 + NEGATIVES)
+    )
+    moved = encoder_bytes(model, data.window_size, width)
+    return machine.floor(3 * data.batch_size * operations, 3 * data.batch_size * moved, "bf16" if job.bf16 else "fp32")
 
 
-def traced(job: Job) -> Trace | None:
+def traced(job: Trainer) -> Trace | None:
     """What the GPU does in some steps; None where there is no GPU."""
     if job.device.type != "cuda":
         return None
@@ -142,7 +144,7 @@ def throughput(corpus: Path, machine: Machine, device: torch.device, count: int,
         steps(job, min(WARM_UP, count))
         taken = seconds(lambda job=job: steps(job, count), device) / count  # type: ignore[misc]
         least, trace = floor(job, machine), traced(job)
-        fast = f"{case.batch * job.recipe.windows.samples / job.corpus.sample_rate / taken:,.0f}"
+        fast = f"{case.batch * job.recipe.data.window_size / job.corpus.sample_rate / taken:,.0f}"
         goal, idle = f"{case.goal:,}" if case.goal else "", f"{trace.idle:.1%}" if trace else ""
         numbers = (f"{1e3 * taken:.2f}", fast, goal, f"{1e3 * least:.2f}", f"{taken / least:.1f}", idle)
         ways = ["yes" if way else "" for way in (case.graph, case.compile)]

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cpc.corpus import shards, write_split
-from cpc.corpus.alignment import GROUP
-from cpc.corpus.corpus import HEADER
-from cpc.corpus.pack import SHARD_SAMPLES
-from cpc.corpus.shards import Part
-from cpc.files import write_json
+from cpc.data import shards
+from cpc.data.alignment import GROUP
+from cpc.data.corpus import HEADER
+from cpc.data.pack import SHARD_SAMPLES
+from cpc.data.shards import Part
+from cpc.data.splits import write_split
+from cpc.io import write_json
 
 RATE = 16000
 PHONES = 100  # intervals an utterance: twelve seconds of reading

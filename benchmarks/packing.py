@@ -14,8 +14,9 @@ import numpy as np
 import soundfile
 
 from benchmarks.measures import markdown, memory, timed
-from cpc.audio import decode, probe, to_int16, walk_audio, write_flac
-from cpc.corpus import Source, pack
+from cpc.audio.decode import decode, probe, to_int16, walk_audio, write_flac
+from cpc.data.pack import pack
+from cpc.data.shards import Source
 from data_prep.metadata import describe
 
 RATE = 16000

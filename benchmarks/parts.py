@@ -22,14 +22,17 @@ from rich.table import Table
 
 from benchmarks import large
 from benchmarks.floor import Machine, context_operations, encoder_bytes, encoder_operations, in_turns
-from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
+from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.device import device_name, has_bf16, keep_freed_memory
-from cpc.model import Latents
+from cpc.losses.cpc import CPCLoss
+from cpc.losses.negatives import Uniform
+from cpc.losses.scores import Dot
+from cpc.models.cpc import CPC, Latents, build
 from cpc.seeding import torch_generator
-from cpc.training.schedule import OptimConfig, optimizer
-from cpc.windows import Windows, WindowsConfig
+from cpc.training.optim import OptimConfig, optimizer
+from cpc.training.recipe import load_config
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
@@ -55,7 +58,7 @@ class Stage:
         self.loss = CPCLoss(STEPS, self.model.dim, self.model.hidden, Uniform(NEGATIVES), score=Dot(1 / 16)).to(device)
         self.parameters = [*self.model.parameters(), *self.loss.parameters()]
         self.adam = optimizer(OptimConfig(), self.parameters)
-        self.windows = Windows(corpus, np.arange(len(corpus)), WindowsConfig(SAMPLES, batch), 0)
+        self.windows = WindowSampler(corpus, np.arange(len(corpus)), WindowConfig(SAMPLES, batch), 0)
         self.wave = torch.randn(batch, SAMPLES, device=device) * 0.1
         self.generator = torch_generator(device, 0, "benchmark")
         with self.cast(), torch.no_grad():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.floor import Machine, in_turns
 from cpc.device import device_name
-from cpc.evaluation.classifier import Fitting, LinearClassifier, fit
+from cpc.evaluation.probes.linear import Fitting, LinearClassifier, fit
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

@@ -16,12 +16,15 @@ from rich.table import Table
 
 from benchmarks.floor import Machine, context_operations, encoder_operations, in_turns
 from benchmarks.step import NEGATIVES, SAMPLES, STEPS, peak_bytes
-from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS, InputError
 from cpc.device import device_name, has_bf16, keep_freed_memory
-from cpc.model import Latents
+from cpc.losses.cpc import CPCLoss
+from cpc.losses.negatives import Uniform
+from cpc.losses.scores import Dot
+from cpc.models.cpc import CPC, Latents, build
 from cpc.seeding import torch_generator
-from cpc.training.schedule import OptimConfig, optimizer
+from cpc.training.optim import OptimConfig, optimizer
+from cpc.training.recipe import load_config
 from data_prep.console import run
 from tests.reference import gathered_criterion
 

@@ -23,12 +23,15 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floor import settled
-from cpc import CPC, CPCLoss, Dot, Uniform, build, load_config
 from cpc.config import PRESETS
 from cpc.device import device_name, has_bf16, keep_freed_memory
-from cpc.model import Latents
+from cpc.losses.cpc import CPCLoss
+from cpc.losses.negatives import Uniform
+from cpc.losses.scores import Dot
+from cpc.models.cpc import CPC, Latents, build
 from cpc.seeding import torch_generator
-from cpc.training.schedule import OptimConfig, optimizer
+from cpc.training.optim import OptimConfig, optimizer
+from cpc.training.recipe import load_config
 from data_prep.console import run
 from tests.reference import gathered_criterion
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.floor import seconds
 from benchmarks.step import SAMPLES, USUAL, criteria
 from cpc.device import device_name, keep_freed_memory
-from cpc.training.schedule import OptimConfig, optimizer
+from cpc.training.optim import OptimConfig, optimizer
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

@@ -9,56 +9,36 @@ from typing import TYPE_CHECKING, Any
 from cpc.version import __version__
 
 if TYPE_CHECKING:
+    from cpc.audio.waveform import read_audio
     from cpc.config import InputError
-    from cpc.contrast import (
-        NCE,
-        All,
-        Cosine,
-        Dot,
-        Hardest,
-        InfoNCE,
-        NegativeDistance,
-        PairMargin,
-        SemiHard,
-        Triplet,
-        Uniform,
-        Within,
-    )
-    from cpc.contrast.functional import info_nce, nce, nt_xent, pair_margin, sup_con, triplet, triplet_of
-    from cpc.corpus import Corpus
-    from cpc.evaluation.embedding.embed import embed
-    from cpc.model import CPC, Latents, ModelConfig, build, load
-    from cpc.objective import CPCLoss, Losses
-    from cpc.streaming import Stream, stream
+    from cpc.data.corpus import Corpus
+    from cpc.evaluation.embed.embed import embed
+    from cpc.losses.cpc import CPCLoss, Losses
+    from cpc.losses.functional import info_nce, nce, nt_xent, pair_margin, sup_con, triplet, triplet_of
+    from cpc.losses.negatives import All, Hardest, SemiHard, Uniform, Within
+    from cpc.losses.objectives import NCE, InfoNCE, PairMargin, Triplet
+    from cpc.losses.scores import Cosine, Dot, NegativeDistance
+    from cpc.models.checkpoint import load
+    from cpc.models.cpc import CPC, Latents, ModelConfig, build
+    from cpc.models.streaming import Stream, stream
     from cpc.training.recipe import Recipe, load_config
     from cpc.training.run import Run, resume, train
-    from cpc.waveform import read_audio
 
 _HOMES = {
+    "cpc.audio.waveform": ("read_audio",),
     "cpc.config": ("InputError",),
-    "cpc.contrast": (
-        "NCE",
-        "All",
-        "Cosine",
-        "Dot",
-        "Hardest",
-        "InfoNCE",
-        "NegativeDistance",
-        "PairMargin",
-        "SemiHard",
-        "Triplet",
-        "Uniform",
-        "Within",
-    ),
-    "cpc.contrast.functional": ("info_nce", "nce", "nt_xent", "pair_margin", "sup_con", "triplet", "triplet_of"),
-    "cpc.corpus": ("Corpus",),
-    "cpc.evaluation.embedding.embed": ("embed",),
-    "cpc.model": ("CPC", "Latents", "ModelConfig", "build", "load"),
-    "cpc.objective": ("CPCLoss", "Losses"),
-    "cpc.streaming": ("Stream", "stream"),
+    "cpc.data.corpus": ("Corpus",),
+    "cpc.evaluation.embed.embed": ("embed",),
+    "cpc.losses.cpc": ("CPCLoss", "Losses"),
+    "cpc.losses.functional": ("info_nce", "nce", "nt_xent", "pair_margin", "sup_con", "triplet", "triplet_of"),
+    "cpc.losses.negatives": ("All", "Hardest", "SemiHard", "Uniform", "Within"),
+    "cpc.losses.objectives": ("NCE", "InfoNCE", "PairMargin", "Triplet"),
+    "cpc.losses.scores": ("Cosine", "Dot", "NegativeDistance"),
+    "cpc.models.checkpoint": ("load",),
+    "cpc.models.cpc": ("CPC", "Latents", "ModelConfig", "build"),
+    "cpc.models.streaming": ("Stream", "stream"),
     "cpc.training.recipe": ("Recipe", "load_config"),
     "cpc.training.run": ("Run", "resume", "train"),
-    "cpc.waveform": ("read_audio",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

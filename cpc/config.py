@@ -19,6 +19,35 @@ T = TypeVar("T")
 Tree = dict[str, Any]
 STRICT = ConfigDict(extra="forbid")
 PRESETS = Path(__file__).parent / "presets"
+# Keys as they were called before version 0.2: a recipe that has one is told the new name, a saved run is read by it.
+RENAMED = {
+    "windows.samples": "data.window_size",
+    "windows.batch": "data.batch_size",
+    "windows.one_speaker": "data.same_speaker_batches",
+    "data.held_out": "data.val_fraction",
+    "loss.steps": "loss.prediction_steps",
+    "loss.group": "loss.group_size",
+    "loss.gather": "loss.gather_distributed",
+    "loss.learnt": "loss.learnable",
+    "loss.same": "loss.positives",
+    "loss.negatives.count": "loss.negatives.num_negatives",
+    "loss.negatives.across": "loss.negatives.cross_sequence_fraction",
+    "optim.warmup": "optim.warmup_steps",
+    "optim.floor": "optim.min_lr_ratio",
+    "optim.clip": "optim.max_grad_norm",
+    "training.steps": "training.max_steps",
+    "training.accumulate": "training.gradient_accumulation_steps",
+    "training.hold": "training.gpu_cache_fraction",
+}
+RENAMED_KINDS = {
+    "labelled": "supervised",
+    "utterance": "instance",
+    "polarity": "polarity_inversion",
+    "pitch": "pitch_shift",
+    "tempo": "time_stretch",
+    "synthetic_room": "synthetic_reverb",
+    "measured_room": "measured_reverb",
+}
 
 
 class InputError(ValueError):
@@ -74,6 +103,33 @@ def dump(config: Any) -> Tree:
     """The settings as nested plain values, ready for YAML or JSON."""
     tree: Tree = TypeAdapter(type(config)).dump_python(config, mode="json")
     return tree
+
+
+def upgrade(tree: Mapping[str, Any]) -> Tree:
+    """The settings of a run that was made before keys were renamed, by today's names; others as they are."""
+    new = _merge({}, dict(tree), "", None)
+    for old, name in RENAMED.items():
+        *sections, key = old.split(".")
+        inside: Any = new
+        for section in sections:
+            inside = inside.get(section) if isinstance(inside, dict) else None
+        if not isinstance(inside, dict) or key not in inside:
+            continue
+        value = inside.pop(key)
+        *sections, key = name.split(".")
+        inside = new
+        for section in sections:
+            inside = inside.setdefault(section, {})
+        inside.setdefault(key, value)
+    if not new.get("windows", True):
+        new.pop("windows")
+    return typing.cast(Tree, _upgrade_kinds(new))
+
+
+def _upgrade_kinds(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {k: RENAMED_KINDS.get(v, v) if k == "kind" else _upgrade_kinds(v) for k, v in part.items()}
+    return [_upgrade_kinds(value) for value in part] if isinstance(part, list | tuple) else part
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -162,6 +218,10 @@ def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
     path = ".".join(str(part) for part in error["loc"] if part not in tags)
     where = _source(path, origin)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        given = flatten({path: error["input"]}) if isinstance(error["input"], Mapping) else {path: error["input"]}
+        if renamed := {key: RENAMED[key] for key in given if key in RENAMED}:
+            rule = "this key is now called"
+            return "\n".join(f"{where}: {k}={_short(given[k])}: {rule} {now}; rename it" for k, now in renamed.items())
         names = sorted({key for key, _ in known})
         siblings = [n for n in names if n.rpartition(".")[0] == path.rpartition(".")[0]]
         near = difflib.get_close_matches(path, siblings, 1, 0.5) or difflib.get_close_matches(path, names, 1, 0.5)
@@ -171,6 +231,8 @@ def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
     if error["type"] == "missing":
         return f"{where}: {path}: must be given"
     rule = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "union_tag_invalid" and (now := RENAMED_KINDS.get(error["ctx"]["tag"])):
+        return f"{where}: {path}.kind={error['ctx']['tag']}: this kind is now called {now}; rename it"
     return f"{where}: {path}={_short(error['input'])}: {rule[:1].lower() + rule[1:]}"
 
 

@@ -91,7 +91,7 @@ def tf32(allowed: bool) -> Iterator[None]:
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
-def full(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def upcast(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """In float32 at least: half precision is good enough for products, sums of exponentials want more."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

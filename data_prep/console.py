@@ -9,8 +9,8 @@ from pathlib import Path
 import typer
 
 from cpc.config import InputError
-from cpc.corpus import PackReport
-from cpc.files import DiskFull, disk_is_full
+from cpc.data.pack import PackReport
+from cpc.io import DiskFull, disk_is_full
 
 
 def run(app: typer.Typer) -> None:

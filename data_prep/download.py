@@ -1,36 +1,274 @@
-"""Download archives over HTTP: resumed where a cut left off, from the first mirror that has them, checked before use.
+"""The catalogue: which archives LibriSpeech and Mini LibriSpeech consist of, their checksums, and who serves them.
 
-`requests` speaks HTTP (certificates, proxies, redirects, and through urllib3 the patience with busy servers); pooch
-and the like, which were weighed, begin a cut file again from its first byte. What lies here is what is missing:
-ranges, mirrors, checksums. A file is NAME.part until its checksum is right; then it is renamed.
+Checksums are those of OpenSLR's own md5sum.txt (resources 12 and 31) as several independent projects quote them;
+sizes in bytes agree between TensorFlow Datasets, Kaldi's recipes and others. Hours: Panayotov et al. 2015, table 1;
+those of Mini LibriSpeech follow from the size of its archives at 63.5 MB an hour.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import os
 import re
+import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Annotated, NamedTuple
 
 import requests
+import typer
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from requests.adapters import HTTPAdapter
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.filesize import decimal
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from cpc.config import InputError
-from cpc.files import locked
-from data_prep.catalogue import Archive, wrong_checksum
-from data_prep.transfer import Transfer, show_transfer
+from cpc.config import STRICT, InputError, load
+from cpc.data.progress import PLAIN_EVERY
+from cpc.io import locked
+
+SLACK = 1.02  # an unpacked file takes whole disk blocks; FLAC itself is hardly smaller inside an archive
+PACKED = 3600 * 16000 * 2  # bytes of int16 samples at 16 kHz an hour
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def _is_path(text: str) -> str:
+    if not re.fullmatch(r"(\w[\w.-]*/)*\w[\w.-]*\.(tar\.gz|tgz)", text):
+        raise ValueError("must be a path below the mirror's address that ends in .tar.gz, such as 12/dev-clean.tar.gz")
+    return text
+
+
+def _is_checksum(text: str) -> str:
+    if not re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", text):
+        raise ValueError("must be md5: and 32, or sha256: and 64 hexadecimal digits in lower case")
+    return text
+
+
+@dataclass(frozen=True, config=STRICT)
+class Archive:
+    """One subset's .tar.gz: where it lies below a mirror's address, its size in bytes and its checksum.
+
+    `hours` of audio and the number of `utterances` are 0 where nobody knows them.
+    """
+
+    path: Annotated[str, AfterValidator(_is_path)]
+    size: Annotated[int, Field(gt=0)]
+    checksum: Annotated[str, AfterValidator(_is_checksum)]
+    hours: Annotated[float, Field(ge=0)] = 0.0
+    utterances: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes on disk of the files inside, about."""
+        return round(SLACK * self.size)
+
+    @property
+    def packed(self) -> int:
+        """Bytes of the packed corpus, about; for unknown hours twice the archive, as FLAC halves speech."""
+        return round(self.hours * PACKED) or 2 * self.size
+
+
+@dataclass(frozen=True, config=STRICT)
+class Catalogue:
+    """Archives by the name of their subset, and the addresses of the mirrors, in the order in which they are asked."""
+
+    archives: dict[str, Archive]
+    mirrors: tuple[str, ...] = ()
+
+    def choose(self, subsets: Sequence[str]) -> dict[str, Archive]:
+        """The archives of these subsets, each once. Raises InputError with the nearest name for an unknown one."""
+        for subset in subsets:
+            if subset not in self.archives:
+                near = difflib.get_close_matches(subset, self.archives, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise InputError(f"subset={subset}: no such subset{hint} (subsets: {', '.join(self.archives)})")
+        return {subset: self.archives[subset] for subset in subsets}
+
+
+def read_catalogue(path: Path) -> Catalogue:
+    """A catalogue of your own from JSON (or YAML): `{"archives": {NAME: {path, size, checksum}}, "mirrors": […]}`.
+
+    Raises InputError for a missing file, and one that names file, key, value and rule for everything wrong in it.
+    """
+    if not path.is_file():
+        raise InputError(f"catalogue={path}: no such file; name a JSON file with archives and mirrors")
+    catalogue = load(Catalogue, path.absolute())
+    for subset in catalogue.archives:
+        if not re.fullmatch(r"\w[\w.-]*", subset):
+            raise InputError(f"{path}: archives.{subset}: a subset is a folder's name: letters, digits, dots, - and _")
+    return catalogue
+
+
+def measure(file: Path, algorithm: str) -> str:
+    """The checksum of a file as `ALGORITHM:hexadecimal`."""
+    sha = hashlib.new(algorithm, usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            sha.update(block)
+    return f"{algorithm}:{sha.hexdigest()}"
+
+
+def wrong_checksum(file: Path, archive: Archive) -> str | None:
+    """The checksum that `file` has instead of the archive's; None if it is the right one."""
+    got = measure(file, archive.checksum.partition(":")[0])
+    return None if got == archive.checksum else got
+
+
+def _archive(resource: int, subset: str, size: int, md5: str, hours: float, utterances: int) -> Archive:
+    return Archive(f"{resource}/{subset}.tar.gz", size, f"md5:{md5}", hours, utterances)
+
+
+# OpenSLR's own address, then its mirrors in the USA, Europe and China.
+MIRRORS = (
+    "https://www.openslr.org/resources",
+    "https://openslr.trmal.net/resources",
+    "https://openslr.elda.org/resources",
+    "https://openslr.magicdatatech.com/resources",
+)
+_ROWS = (
+    (12, "dev-clean", 337926286, "42e2234ba48799c1f50f24a7926300a1", 5.4, 2703),
+    (12, "dev-other", 314305928, "c8d0bcc9cca99d4f8b62fcc847357931", 5.3, 2864),
+    (12, "test-clean", 346663984, "32fa31d27d2e1cad72775fee3f4849a9", 5.4, 2620),
+    (12, "test-other", 328757843, "fb5a50374b501bb3bac4815ee91d3135", 5.1, 2939),
+    (12, "train-clean-100", 6387309499, "2a93770f6d5c6c964bc36631d331a522", 100.6, 28539),
+    (12, "train-clean-360", 23049477885, "c0e676e450a7ff2f54aeade5171606fa", 363.6, 104014),
+    (12, "train-other-500", 30593501606, "d1a0fd59409feb2c614ce4d30c387708", 496.7, 148688),
+    (31, "dev-clean-2", 126046265, "6d7ab67ac6a1d2c993d050e16d61080d", 2.0, 1089),
+    (31, "train-clean-5", 332954390, "5df7d4e78065366204ca6845bb08f490", 5.2, 1519),
+)
+LIBRISPEECH = Catalogue({row[1]: _archive(*row) for row in _ROWS}, MIRRORS)
+
+
+# --- Disk space: what fetching, unpacking and packing will take, compared with what is free, before anything starts.
+
+
+class Need(NamedTuple):
+    """Bytes that one subset will take. `held` are those of its archive that are on the disk already."""
+
+    archive: int = 0
+    unpacked: int = 0
+    packed: int = 0
+    held: int = 0
+
+
+def peak(needs: Sequence[Need], keep: bool) -> int:
+    """The most bytes to be taken at any time, if all archives come first and each subset is then unpacked and packed.
+
+    Without `keep`, an archive goes when it is unpacked.
+    """
+    used = most = sum(need.archive for need in needs)
+    for need in needs:
+        used += need.unpacked
+        most = max(most, used)
+        used += need.packed - (0 if keep else need.archive + need.held)
+        most = max(most, used)
+    return most
+
+
+def check_space(out: Path, needs: Sequence[Need], keep: bool) -> None:
+    """Say what is needed and what is free. Raises InputError, before anything is written, if it does not fit."""
+    needed = peak(needs, keep)
+    if not needed:
+        return
+    columns = ("archives", "unpacked", "packed")
+    sums = [sum(column) for column in zip(*needs, strict=True)]
+    parts = ", ".join(f"{name} {decimal(amount)}" for name, amount in zip(columns, sums, strict=False) if amount)
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        less = peak(needs, keep=False)
+        remedy = f", or --no-keep-archives, which needs {decimal(less)}" if less <= free else ""
+        rule = f"needs {decimal(needed)} ({parts}), {decimal(free)} are free"
+        raise InputError(f"out={out}: {rule}; name a folder on another disk{remedy}")
+    typer.echo(f"{out}: needs about {decimal(needed)} more ({parts}); {decimal(free)} are free")
+
+
+# --- The progress of downloading and unpacking: bars on a terminal, else one plain line every ten seconds, on stderr.
+
+
+class Transfer:
+    """Counts the bytes of several files, from any thread; `sizes` are their full sizes by name."""
+
+    def __init__(self, name: str, sizes: Mapping[str, int], shown: bool) -> None:
+        self.name, self.total, self.shown = name, sum(sizes.values()), shown
+        self.held = self.received = 0  # bytes done; those of them that were done since the start
+        self.console = Console(stderr=True, soft_wrap=True)
+        self.bar = _bar(self.console) if shown and self.console.is_terminal else None
+        self._tasks = {name: self.bar.add_task(name, total=size) for name, size in sizes.items()} if self.bar else {}
+        self._lock = threading.Lock()
+        self._start = self._said = time.monotonic()
+
+    def found(self, name: str, amount: int) -> None:
+        """`amount` bytes of the file were on disk already; negative if what was there is thrown away."""
+        with self._lock:
+            self._hold(name, amount)
+
+    def add(self, name: str, amount: int) -> None:
+        """`amount` more bytes were done."""
+        with self._lock:
+            self.received += amount
+            self._hold(name, amount)
+            if self.bar is None and self.shown and time.monotonic() - self._said >= PLAIN_EVERY:
+                self._said = time.monotonic()
+                self.console.print(self.line(time.monotonic() - self._start), highlight=False, markup=False)
+
+    def _hold(self, name: str, amount: int) -> None:
+        self.held += amount
+        if self.bar is not None:
+            self.bar.update(self._tasks[name], advance=amount)
+
+    def line(self, seconds: float) -> str:
+        """How far it is after `seconds`: amounts, speed, and the time that the rest takes at this speed."""
+        speed = self.received / max(seconds, 1e-9)
+        left = f", {(self.total - self.held) / speed:.0f} s left" if speed else ""
+        return f"{self.name}: {decimal(self.held)} of {decimal(self.total)}, {decimal(round(speed))}/s{left}"
+
+
+def _bar(console: Console) -> rich_progress.Progress:
+    return rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(),
+        rich_progress.TransferSpeedColumn(),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("left"),
+        console=console,
+    )
+
+
+@contextmanager
+def show_transfer(name: str, sizes: Mapping[str, int], shown: bool) -> Iterator[Transfer]:
+    """Show the progress of files of these sizes (bytes, by name) while the block runs."""
+    state = Transfer(name, sizes, shown)
+    if state.bar is None:
+        yield state
+        return
+    with state.bar:
+        yield state
+
+
+# --- Download over HTTP: resumed where a cut left off, from the first mirror that has them, checked before use.
+
 
 AT_ONCE = 4  # archives fetched at a time
 TRIES = 5  # without a new byte, before a mirror is given up
 PAUSE = 1.0  # seconds before the first of them; doubled each time
 TIMEOUT = (15.0, 20.0)  # seconds to connect, and without a byte before asking again
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one soon
-_BLOCK = 1 << 16  # bytes: small, so that Ctrl-C does not wait long for one on a slow line
+_BLOCK_download = 1 << 16  # bytes: small, so that Ctrl-C does not wait long for one on a slow line
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -183,7 +421,7 @@ def _receive(session: requests.Session, url: str, part: Path, archive: Archive, 
         file.truncate()
         state.found(archive.name, start - held)
         # The bytes as they are: a server may call the archive's own gzip a content encoding.
-        while block := response.raw.read(_BLOCK, decode_content=False):
+        while block := response.raw.read(_BLOCK_download, decode_content=False):
             if stop.is_set():
                 raise CancelledError
             if file.tell() + len(block) > archive.size:

@@ -15,11 +15,12 @@ from typing import Annotated
 
 import typer
 
-from cpc.audio import walk_audio
+from cpc.audio.decode import walk_audio
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
-from cpc.corpus.listing import Listing, common_folder, listed, parse_shard, take_shard
-from cpc.files import write_json
+from cpc.data.corpus import Corpus
+from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
+from cpc.data.shards import Source
+from cpc.io import write_json
 from data_prep.console import run, say_packed
 from data_prep.cutting import CUTS, Rules, cut_files
 from data_prep.labels import LABELS, take_phones

@@ -13,11 +13,12 @@ from typing import Annotated, Literal
 import typer
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus, read_cpc_phones
-from cpc.corpus.listing import parse_shard
+from cpc.data.alignment import AlignedRow, read_cpc_phones
+from cpc.data.corpus import Corpus
+from cpc.data.pack import parse_shard
 from cpc.version import __version__
 from data_prep.console import run
-from data_prep.intake import Labels, check_scheme, take
+from data_prep.label_files import Labels, check_scheme, take
 from data_prep.processes import cores
 from data_prep.textgrid import PhoneSet, take_textgrids
 from data_prep.timit import take_phn
@@ -145,7 +146,7 @@ def take_cpc(
 ) -> None:
     """Take in frame labels of the CPC paper's format, but none that do not fit the length of their audio.
 
-    Raises InputError for a broken file, and if too many do not fit: see `data_prep.intake`.
+    Raises InputError for a broken file, and if too many do not fit: see `data_prep.label_files`.
     """
     if not file.is_file():
         raise InputError(f"--cpc={file}: no such file")

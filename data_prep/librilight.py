@@ -17,14 +17,13 @@ from typing import IO, Annotated
 
 import typer
 
-from cpc.audio import SAMPLE_RATE, Undecodable, probe, walk_audio
+from cpc.audio.decode import SAMPLE_RATE, probe, walk_audio
+from cpc.audio.integrity import Undecodable
 from cpc.config import InputError
-from cpc.corpus import Source, pack
-from cpc.corpus.listing import Listing, common_folder, listed, parse_shard, take_shard
-from cpc.corpus.progress import show_progress
-from cpc.corpus.shards import relative
-from cpc.corpus.stream import stream
-from cpc.files import atomic
+from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
+from cpc.data.progress import show_progress, stream
+from cpc.data.shards import Source, relative
+from cpc.io import atomic
 from data_prep.console import run, say_packed
 from data_prep.cutting import Rules, segment_id
 from data_prep.metadata import one_line

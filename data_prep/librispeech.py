@@ -15,17 +15,24 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from cpc.audio import walk_audio
+from cpc.audio.decode import walk_audio
 from cpc.config import InputError
-from cpc.corpus import Corpus, pack
-from cpc.corpus.listing import Listing, common_folder, listed, parse_shard, take_shard
-from cpc.files import write_json
-from data_prep.catalogue import LIBRISPEECH, Archive, Catalogue, read_catalogue
+from cpc.data.corpus import Corpus
+from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
+from cpc.io import write_json
 from data_prep.console import run
-from data_prep.download import fetch_all, find_archive
+from data_prep.download import (
+    LIBRISPEECH,
+    Archive,
+    Catalogue,
+    Need,
+    check_space,
+    fetch_all,
+    find_archive,
+    read_catalogue,
+)
 from data_prep.labels import take_cpc
 from data_prep.metadata import describe
-from data_prep.space import Need, check_space
 from data_prep.unpack import TOP, unpack
 
 RECORD = "librispeech.json"  # beside corpus.json: which part of which subset it is

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.corpus.merge import MergeReport, merge
+from cpc.data.merge import MergeReport, merge
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")

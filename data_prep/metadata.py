@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cpc.config import InputError
-from cpc.corpus import Source
-from cpc.corpus.shards import printable
-from cpc.corpus.spool import Spool
+from cpc.data.shards import Source, printable
+from cpc.data.spool import Spool
 
 _LIBRI = re.compile(r"(?P<speaker>[^-]+)-(?P<chapter>[^-]+)-[^-]+")
 _GROUPS = ("speaker", "chapter", "sex", "subset")

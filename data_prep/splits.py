@@ -17,8 +17,20 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from cpc.config import InputError
-from cpc.corpus import Corpus, has_speaker, hold_out, read_ids, write_split
-from cpc.corpus.splits import Extent, Held, Overlap, extents, hold_out_within, overlaps, read_splits
+from cpc.data.corpus import Corpus
+from cpc.data.shards import read_ids
+from cpc.data.splits import (
+    Extent,
+    Held,
+    Overlap,
+    extents,
+    has_speaker,
+    hold_out,
+    hold_out_within,
+    overlaps,
+    read_splits,
+    write_split,
+)
 from data_prep.console import run
 
 Rows = Int[ndarray, " row"]

@@ -29,14 +29,18 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from cpc.audio import SAMPLE_RATE, write_flac
+from cpc.audio.decode import SAMPLE_RATE, write_flac
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Source, pack, write_alignment, write_split
-from cpc.corpus.progress import show_progress
-from cpc.files import write_json
-from data_prep import console, espeak, sentences
+from cpc.data.alignment import AlignedRow, write_alignment
+from cpc.data.pack import pack
+from cpc.data.progress import show_progress
+from cpc.data.shards import Source
+from cpc.data.splits import write_split
+from cpc.io import write_json
+from data_prep import console, espeak
+from data_prep import speakers as sentences
 from data_prep.processes import spread
-from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, cast, chapters, utterance, write_tables
+from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, chapters, make_speakers, utterance, write_tables
 
 FORMAT = 1  # raised whenever the same settings would give other bytes
 FEWEST_SPEAKERS = 4
@@ -136,7 +140,7 @@ def _claim(out: Path, settings: dict[str, object]) -> str:
 
 def _audio(out: Path, count: int, hours: float, seed: int, workers: int, progress: bool) -> list[Recorded]:
     """Synthesise what is missing of OUT/audio and its tables; all utterances, read back from there."""
-    people = cast(count, seed)
+    people = make_speakers(count, seed)
     seconds = hours * 3600 / (count * CHAPTERS)
     tasks = [_Task(out, chapter, seconds, seed) for speaker in people for chapter in chapters(speaker, seed)]
     missing = [task for task in tasks if not (out / task.chapter.folder).is_dir()]

@@ -15,10 +15,10 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus
-from data_prep.arpabet import PHONES, fold
-from data_prep.intake import TOLERANCE, Labels, Unread, take
-from data_prep.label_files import Read, checksum, find_labels, match_files, read_files
+from cpc.data.alignment import AlignedRow
+from cpc.data.corpus import Corpus
+from data_prep.aligner import PHONES, fold
+from data_prep.label_files import TOLERANCE, Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
 
 PhoneSet = Literal["arpabet", "as-is"]
 PAUSE = "<eps>"  # the class of what no word covers
@@ -75,7 +75,7 @@ def take_textgrids(
     """Take in the TextGrids below a folder as two schemes: phones as `scheme`, and words.
 
     The words are the scheme `words`, or SCHEME_words beside another scheme than `phones`. Raises InputError if there
-    are no TextGrids, or too many do not fit the corpus: see `data_prep.intake`.
+    are no TextGrids, or too many do not fit the corpus: see `data_prep.label_files`.
     """
     pairs, strangers = match_files(find_labels(folder, ".TextGrid"), corpus.ids)
     typer.echo(f"{len(pairs) + len(strangers)} TextGrids in {folder}:")

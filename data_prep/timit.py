@@ -16,10 +16,10 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus
+from cpc.data.alignment import AlignedRow
+from cpc.data.corpus import Corpus
 from cpc.version import __version__
-from data_prep.intake import Labels, Unread, take
-from data_prep.label_files import Read, checksum, find_labels, match_files, read_files
+from data_prep.label_files import Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
 
 SAMPLE_RATE = 16000  # Hz: the times in .PHN files count samples
 # TIMIT's documentation warns that the last label may end before the audio does: what follows is silence.
@@ -91,7 +91,7 @@ def take_phn(corpus: Corpus, folder: Path, scheme: str = "phones", *, workers: i
     """Take in the .PHN files below a folder: 61 phones as SCHEME61, folded as SCHEME48, SCHEME39 and SCHEME.
 
     SCHEME, which probes use unless told otherwise, is the same as SCHEME39. Raises InputError if there are no .PHN
-    files, or too many do not fit the corpus: see `data_prep.intake`.
+    files, or too many do not fit the corpus: see `data_prep.label_files`.
     """
     pairs, strangers = match_files(find_labels(folder, ".phn"), corpus.ids)
     typer.echo(f"{len(pairs) + len(strangers)} .PHN files in {folder}:")

@@ -1,4 +1,4 @@
-"""Draw the pictures of the guide: python docs/pictures.py [FOLDER]. Everything is computed by `cpc.contrast`."""
+"""Draw the pictures of the guide: python docs/pictures.py [FOLDER]. Everything is computed by `cpc.losses`."""
 
 import math
 import sys
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpc.contrast import NCE, InfoNCE, Objective, PairMargin, Triplet
-from cpc.contrast.bounds import club_bound, info_nce_bound, nwj_bound
-from cpc.style import PALETTE, picture
+from cpc.losses.bounds import club_bound, info_nce_bound, nwj_bound
+from cpc.losses.objectives import NCE, InfoNCE, Objective, PairMargin, Triplet
+from cpc.plotting import PALETTE, picture
 
 POSITIVE = 0.8  # the cosine of the worked example's positive
 OTHERS = (0.0, -0.8)  # two of its negatives; the third moves

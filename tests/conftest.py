@@ -28,8 +28,10 @@ def _one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed corpus of six "speakers", each with a pitch of its own: 24 utterances of 1.5 to 2.5 s, one of 0.2 s."""
-    from cpc.corpus import Source, pack, write_split
-    from cpc.corpus.alignment import AlignedRow, write_alignment
+    from cpc.data.alignment import AlignedRow, write_alignment
+    from cpc.data.pack import pack
+    from cpc.data.shards import Source
+    from cpc.data.splits import write_split
 
     folder = tmp_path_factory.mktemp("tones")
     rng = np.random.default_rng(0)

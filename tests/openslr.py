@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from data_prep.catalogue import Archive, Catalogue
+from data_prep.download import Archive, Catalogue
 
 PIPED = "A | name | with bars"  # of the first speaker in SPEAKERS.TXT
 

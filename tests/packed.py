@@ -9,7 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
 
 RATE = 16000
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpc.model import Latents
+from cpc.models.cpc import Latents
 
 
 def latents(weights: dict[str, Tensor], waveform: Tensor, strides: Sequence[int], padding: Sequence[int]) -> Latents:
@@ -63,6 +63,34 @@ def cpc_losses(
                     negatives = [scale * torch.dot(prediction, keys[i]) for i in drawn[k, start][row].tolist()]
                     terms.append(info_nce(positive, negatives))
                     row += 1
+        losses.append(torch.stack(terms).mean())
+    return losses
+
+
+def centred_cosine_losses(
+    z: Tensor, c: Tensor, weight: Tensor, group: int, temperature: float, centre: str
+) -> list[Tensor]:
+    """The loss of each step k with every other frame of the group as a negative, by cosines with centred keys."""
+    batch, frames, _ = z.shape
+    steps, losses = len(weight), []
+    for k in range(1, steps + 1):
+        terms = []
+        for start in range(0, batch, group):
+            own = [torch.stack([z[start + s, t] for t in range(frames)]) for s in range(group)]
+            whole = torch.cat(own).mean(0)
+            mean = {"window": lambda s, own=own: own[s].mean(0), "group": lambda s, whole=whole: whole}[centre]
+            keys = [[own[s][t] - mean(s) for t in range(frames)] for s in range(group)]
+
+            def score(a: Tensor, b: Tensor) -> Tensor:
+                return torch.dot(a, b) / (a.norm() * b.norm()) / temperature
+
+            for s in range(group):
+                for t in range(frames - steps):
+                    prediction = weight[k - 1] @ c[start + s, t]
+                    others = [keys[r][u] for r in range(group) for u in range(frames) if (r, u) != (s, t + k)]
+                    terms.append(
+                        info_nce(score(prediction, keys[s][t + k]), [score(prediction, key) for key in others])
+                    )
         losses.append(torch.stack(terms).mean())
     return losses
 

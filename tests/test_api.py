@@ -11,9 +11,9 @@ import soundfile
 import torch
 
 import cpc
-from cpc.model import ModelConfig
-from cpc.nn.context import GRUConfig
-from cpc.nn.encoder import EncoderConfig
+from cpc.models.context import GRUConfig
+from cpc.models.cpc import ModelConfig
+from cpc.models.encoder import EncoderConfig
 
 
 def test_every_public_name_resolves() -> None:
@@ -50,9 +50,9 @@ def test_a_library_call_leaves_the_process_as_it_was(tones: Path, tmp_path: Path
         "before = state()\n"
         "import numpy as np, soundfile, cpc\n"
         "[getattr(cpc, name) for name in cpc.__all__]\n"
-        "from cpc.corpus import Corpus\n"
+        "from cpc.data.corpus import Corpus\n"
         "from cpc.evaluation.features import extract\n"
-        "from cpc.nn.context import GRUConfig\nfrom cpc.nn.encoder import EncoderConfig\n"
+        "from cpc.models.context import GRUConfig\nfrom cpc.models.encoder import EncoderConfig\n"
         "soundfile.write('a.flac', np.random.default_rng(0).uniform(-0.5, 0.5, 20480), 16000)\n"
         "model = cpc.build(cpc.ModelConfig(EncoderConfig(channels=16), GRUConfig(hidden=8)))\n"
         f"extract(model, Corpus.open({str(tones)!r}), np.arange(1))\n"
@@ -73,7 +73,11 @@ def test_from_a_file_to_losses(tmp_path: Path) -> None:
     assert latents.z.shape == (1, 128, 16)
     assert latents.c.shape == (1, 128, 8)
     loss_fn = cpc.CPCLoss(
-        steps=12, dim=16, hidden=8, negatives=cpc.Uniform(count=128, across=0.0), objective=cpc.InfoNCE()
+        prediction_steps=12,
+        dim=16,
+        hidden=8,
+        negatives=cpc.Uniform(num_negatives=128, cross_sequence_fraction=0.0),
+        objective=cpc.InfoNCE(),
     )
     losses = loss_fn(latents)
     assert losses.loss.shape == ()
@@ -85,8 +89,8 @@ def test_from_a_file_to_losses(tmp_path: Path) -> None:
 
 def test_across_needs_another_sequence() -> None:
     model = cpc.build(ModelConfig(EncoderConfig(channels=16), GRUConfig(hidden=8)))
-    loss_fn = cpc.CPCLoss(steps=12, dim=16, hidden=8)
-    with pytest.raises(ValueError, match=r"across=0.5: needs at least 2 sequences"):
+    loss_fn = cpc.CPCLoss(prediction_steps=12, dim=16, hidden=8)
+    with pytest.raises(ValueError, match=r"cross_sequence_fraction=0.5: needs at least 2 sequences"):
         loss_fn(model(torch.zeros(1, 20480)))
 
 
@@ -94,7 +98,7 @@ def test_across_needs_another_sequence() -> None:
 def test_a_step_on_the_gpu_equals_the_cpu(cuda: torch.device) -> None:
     """Same weights and negatives in float32: losses agree to the precision of TF32-free arithmetic."""
     model = cpc.build(ModelConfig(EncoderConfig(channels=32, norm="channel"), GRUConfig(hidden=16)))
-    loss_fn = cpc.CPCLoss(steps=4, dim=32, hidden=16, negatives=cpc.All())
+    loss_fn = cpc.CPCLoss(prediction_steps=4, dim=32, hidden=16, negatives=cpc.All())
     wave = torch.randn(4, 8000)
     expected = loss_fn(model(wave)).per_step
     found = loss_fn.to(cuda)(model.to(cuda)(wave.to(cuda))).per_step

@@ -1,4 +1,4 @@
-"""The house: imports point only downwards, light imports stay light, files and functions stay small."""
+"""The house: imports point only downwards, without a circle; light imports stay light; a long file has its reason."""
 
 import ast
 import copy
@@ -13,57 +13,61 @@ import pytest
 
 import cpc
 import data_prep
-from cpc.audio import Undecodable
+from cpc.audio.integrity import Undecodable
+from cpc.io import DiskFull
 
 ROOT = Path(__file__).parents[1]
+# One number a subpackage (or module at the top): a file imports what has the same number or a smaller one.
 LAYERS = {
     "cpc.config": 0,
     "cpc.seeding": 0,
     "cpc.version": 0,
     "cpc.device": 0,
     "cpc.distributed": 0,
-    "cpc.damage": 0,
-    "cpc.files": 0,
-    "cpc.style": 0,
-    "cpc.spread": 1,
+    "cpc.io": 0,
+    "cpc.plotting": 1,
     "cpc.audio": 1,
-    "cpc.waveform": 1,
-    "cpc.corpus": 1,
-    "cpc.contrast": 1,
+    "cpc.data": 2,
     "cpc.augment": 2,
-    "cpc.nn": 2,
-    "cpc.model": 3,
-    "cpc.objective": 3,
-    "cpc.utterance": 3,
-    "cpc.labelled": 3,
-    "cpc.grouping": 3,
-    "cpc.streaming": 3,
-    "cpc.windows": 3,
-    "cpc.tracking": 3,
-    "cpc.curves": 3,
-    "cpc.training": 4,
-    "cpc.evaluation": 4,
-    "cpc.served": 5,
-    "cpc.sweep": 5,
-    "cpc.cli": 5,
-    "cpc.__main__": 5,
-    "cpc.__init__": 5,
+    "cpc.models": 3,
+    "cpc.losses": 4,
+    "cpc.tracking": 5,
+    "cpc.training": 6,
+    "cpc.evaluation": 6,
+    "cpc.scale": 7,
+    "cpc.cli": 8,
+    "cpc.__main__": 8,
+    "cpc.__init__": 8,
+}
+APART = {"cpc.training", "cpc.evaluation"}  # of the same number, and neither imports the other
+LONG = {  # files of more than 500 lines, and why they are one room
 }
 HEAVY = ("mlflow", "librosa", "pandas", "sklearn", "matplotlib")
 FILES = sorted((ROOT / "cpc").rglob("*.py"))
+PREPARATION = sorted((ROOT / "data_prep").glob("*.py"))
 
 
 def room(module: str) -> str:
-    """cpc.training.loop is in the room cpc.training."""
+    """cpc.training.run is in the room cpc.training."""
     return ".".join(module.split(".")[:2]) if module != "cpc" else "cpc.__init__"
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of cpc that a file imports, anywhere in it."""
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def imported(path: Path, at_the_top: bool = False) -> set[str]:
+    """Modules of cpc that a file imports, anywhere in it or where it is loaded."""
+    tree = ast.parse(path.read_text())
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in tree.body if at_the_top else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "cpc":
-            found |= {f"cpc.{a.name}" for a in node.names} if node.module == "cpc" else {node.module}
+            found |= {
+                full if (full := f"{node.module}.{alias.name}") in MODULES else node.module for alias in node.names
+            }
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "cpc"}
     return found
@@ -71,14 +75,29 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_downwards(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    own = room(module.removesuffix(".__init__") if module != "cpc.__init__" else module)
+    module = name_of(path)
+    own = room(module)
     for target in imported(path):
         other = room(target)
         if own in (other, "cpc.__init__"):
             continue
         assert LAYERS[other] <= LAYERS[own], f"{module} ({LAYERS[own]}) imports {target} ({LAYERS[other]})"
-        assert {own, other} != {"cpc.training", "cpc.evaluation"}, f"{module} imports {target}"
+        assert {own, other} != APART, f"{module} imports {target}"
+
+
+def test_no_circle_of_imports() -> None:
+    graph = {name: imported(path, at_the_top=True) - {name} for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " → ".join((*way[way.index(name) :], name))
+        if name not in done:
+            for target in sorted(graph.get(name, set())):
+                visit(target, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
 
 
 def test_import_cpc_is_light() -> None:
@@ -104,15 +123,12 @@ def test_data_preparation_needs_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "data_prep").glob("*.py"))], ids=lambda p: p.name)
-def test_files_say_what_they_are_for_and_stay_small(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "a file begins by saying what it is for"
-    assert len(path.read_text().splitlines()) <= 270
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            size = (node.end_lineno or 0) - node.lineno
-            assert size <= 60, f"{node.name} has {size} lines"
+@pytest.mark.parametrize("path", [*FILES, *PREPARATION], ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_say_what_they_are_for_and_a_long_one_has_a_reason(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "a file begins by saying what it is for"
+    assert len(text.splitlines()) <= 500 or str(path.relative_to(ROOT)) in LONG
+    for node in ast.walk(ast.parse(text)):
         assert not isinstance(node, ast.Assert), "raise, with argument, value, rule and remedy"
 
 
@@ -126,7 +142,8 @@ def own_exceptions() -> list[type[BaseException]]:
 
 
 def test_every_exception_comes_back_from_another_process() -> None:
-    examples = {Undecodable: ("a/b.wav", "empty: no samples")}  # what others are made of is their message
+    # What others are made of is their message.
+    examples: dict[type, tuple[object, ...]] = {Undecodable: ("a/b.wav", "empty: no samples"), DiskFull: ("a/b",)}
     own = own_exceptions()
     assert {c.__name__ for c in own} >= {"InputError", "Undecodable", "NotFinite", "AlignmentError", "Unavailable"}
     for kind in own:

@@ -39,7 +39,7 @@ def test_bad_input_is_one_clear_line(words: list[str], message: str) -> None:
 
 
 def test_every_wrong_setting_is_named_on_a_line_of_its_own() -> None:
-    done = cli("train", "small", "data.corpus=x", "loss.steps=0", "windows.size=3")
+    done = cli("train", "small", "data.corpus=x", "loss.prediction_steps=0", "windows.size=3")
     assert done.returncode == 2
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 2

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import cpc
-from cpc.config import InputError, dump, flatten, load
-from cpc.contrast import All, Uniform
+from cpc.config import InputError, dump, flatten, load, upgrade
+from cpc.losses.negatives import All, Uniform
 from cpc.training.recipe import Recipe
 
 
@@ -16,16 +16,17 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_base_override_and_defaults(tmp_path: Path) -> None:
-    write(tmp_path / "base.yaml", "base: small\ndata: {corpus: here}\noptim: {lr: 1e-3, clip: 2}\n")
+    write(tmp_path / "base.yaml", "base: small\ndata: {corpus: here}\noptim: {lr: 1e-3, max_grad_norm: 2}\n")
     (tmp_path / "sub").mkdir()
     recipe = cpc.load_config(
-        write(tmp_path / "sub" / "mine.yaml", "base: ../base.yaml\noptim: {lr: 3e-4}\n"), ["loss.steps=5", "seed=7"]
+        write(tmp_path / "sub" / "mine.yaml", "base: ../base.yaml\noptim: {lr: 3e-4}\n"),
+        ["loss.prediction_steps=5", "seed=7"],
     )
     assert recipe.optim.lr == 3e-4  # the recipe wins over its base; YAML reads 3e-4 as text, pydantic as a number
-    assert recipe.optim.clip == 2
-    assert (recipe.loss.steps, recipe.seed) == (5, 7)
+    assert recipe.optim.max_grad_norm == 2
+    assert (recipe.loss.prediction_steps, recipe.seed) == (5, 7)
     assert (recipe.model.encoder.channels, recipe.model.encoder.norm) == (256, "channel")  # of the preset
-    assert recipe.windows.samples == 20480  # a default
+    assert recipe.data.window_size == 20480  # a default
 
 
 def test_every_error_at_once_with_file_key_value_and_remedy(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_every_error_at_once_with_file_key_value_and_remedy(tmp_path: Path) -> N
         "data: {corpus: x}\nmodel: {encoder: {chanels: 3, norm: layer}}\noptim: {lr: -1}\nlosss: {}\n",
     )
     with pytest.raises(cpc.InputError) as caught:
-        cpc.load_config(path, ["windows.batch=many"])
+        cpc.load_config(path, ["data.batch_size=many"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
     text = "\n".join(lines)
@@ -42,7 +43,7 @@ def test_every_error_at_once_with_file_key_value_and_remedy(tmp_path: Path) -> N
     assert f"{path}: model.encoder.norm=layer: input should be 'none', 'channel' or 'batch'" in text
     assert f"{path}: optim.lr=-1: input should be greater than 0" in text
     assert f"{path}: losss={{}}: no such key; did you mean loss?" in text
-    assert "command line: windows.batch=many: input should be a valid integer" in text
+    assert "command line: data.batch_size=many: input should be a valid integer" in text
 
 
 def test_a_key_in_the_wrong_place_finds_its_place() -> None:
@@ -58,8 +59,8 @@ def test_missing_corpus_is_said() -> None:
 def test_another_kind_replaces_the_settings_of_the_old_one() -> None:
     tree = {"data": {"corpus": "x"}, "loss": {"negatives": {"kind": "all"}}}
     assert cpc.load_config(tree).loss.negatives == All()
-    tree["loss"] = {"negatives": {"count": 64}}
-    assert cpc.load_config(tree).loss.negatives == Uniform(count=64)
+    tree["loss"] = {"negatives": {"num_negatives": 64}}
+    assert cpc.load_config(tree).loss.negatives == Uniform(num_negatives=64)
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
@@ -68,7 +69,9 @@ def test_an_unknown_kind_names_the_known_ones() -> None:
 
 
 def test_dump_and_load_are_inverse() -> None:
-    recipe = cpc.load_config({"data": {"corpus": "x"}, "loss": {"negatives": {"kind": "all"}}, "optim": {"clip": 1}})
+    recipe = cpc.load_config(
+        {"data": {"corpus": "x"}, "loss": {"negatives": {"kind": "all"}}, "optim": {"max_grad_norm": 1}}
+    )
     assert load(Recipe, dump(recipe)) == recipe
     flat = flatten(dump(recipe))
     assert flat["loss.negatives.kind"] == "all"
@@ -98,13 +101,58 @@ def test_broken_override() -> None:
     ("override", "line"),
     [
         ("optim.lr=yes", "command line: optim.lr=true: must be a number, not true or false"),
-        ("training.steps=true", "command line: training.steps=true: must be a number"),
+        ("training.max_steps=true", "command line: training.max_steps=true: must be a number"),
         ("model.encoder.kernels=[on, 8, 4, 4, 4]", r"command line: model.encoder.kernels.0=true: must be a number"),
         ("augment.past=[{kind: gain, db: [false, 6]}]", "command line: augment.past.0.db.0=false: must be a number"),
-        ("loss.negatives.count=true", "command line: loss.negatives.count=true: must be a number"),
+        ("loss.negatives.num_negatives=true", "command line: loss.negatives.num_negatives=true: must be a number"),
     ],
 )
 def test_a_bool_is_no_number(override: str, line: str) -> None:
     with pytest.raises(InputError, match=line):
         cpc.load_config({"data": {"corpus": "x"}}, [override])
-    assert cpc.load_config({"data": {"corpus": "x"}}, ["loss.gather=yes", "training.compile=true"]).loss.gather
+    assert cpc.load_config(
+        {"data": {"corpus": "x"}}, ["loss.gather_distributed=yes", "training.compile=true"]
+    ).loss.gather_distributed
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("windows.samples=1", "windows.samples=1: this key is now called data.window_size; rename it"),
+        ("loss.steps=4", "loss.steps=4: this key is now called loss.prediction_steps; rename it"),
+        ("loss.negatives.count=4", "loss.negatives.count=4: this key is now called loss.negatives.num_negatives"),
+        ("optim.clip=1", "optim.clip=1: this key is now called optim.max_grad_norm; rename it"),
+        ("loss.kind=utterance", "loss.kind=utterance: this kind is now called instance; rename it"),
+        ("augment.past=[{kind: pitch}]", "augment.past.0.kind=pitch: this kind is now called pitch_shift; rename it"),
+    ],
+)
+def test_an_old_key_is_answered_with_the_new_one(override: str, line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cpc.load_config({"data": {"corpus": "x"}}, [override])
+    assert f"command line: {line}" in str(caught.value)
+
+
+def test_settings_of_before_are_upgraded() -> None:
+    """As they stand in the header of a checkpoint or in config.yaml of a run that was made before."""
+    before = {
+        "data": {"corpus": "x", "held_out": 0.1},
+        "windows": {"samples": 4000, "batch": 4, "one_speaker": True},
+        "loss": {
+            "kind": "utterance",
+            "same": "speaker",
+            "views": {"augment": [{"kind": "tempo"}]},
+            "learnt": ["temperature"],
+        },
+        "augment": {"past": [{"kind": "synthetic_room"}]},
+        "optim": {"warmup": 3, "clip": 1.0, "floor": 0.1},
+        "training": {"steps": 7, "accumulate": 1, "hold": 0.2},
+    }
+    recipe = load(Recipe, upgrade(before))
+    assert (recipe.data.window_size, recipe.data.batch_size, recipe.data.same_speaker_batches) == (4000, 4, True)
+    assert (recipe.data.val_fraction, recipe.optim.warmup_steps, recipe.optim.min_lr_ratio) == (0.1, 3, 0.1)
+    assert (recipe.training.max_steps, recipe.training.gpu_cache_fraction) == (7, 0.2)
+    assert recipe.loss.kind == "instance"
+    assert recipe.loss.positives == "speaker"
+    assert recipe.loss.views.augment[0].kind == "time_stretch"
+    assert recipe.augment.past[0].kind == "synthetic_reverb"
+    assert upgrade(dump(recipe)) == dump(recipe)

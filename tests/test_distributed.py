@@ -17,43 +17,48 @@ import torch.multiprocessing as mp
 from cpc.config import InputError
 from cpc.device import device, precision
 from cpc.distributed import Vote, World, gather, gather_all, start
-from cpc.training.job import Job
-from cpc.training.loop import validation
+from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
+from cpc.training.trainer import validation
 from tests.tiny import tiny
 
 STEPS = 3
 NEGATIVES = ("{kind: uniform, count: 16}", "{kind: all}", "{kind: within}", "{kind: hardest}")
-AUGMENTED = "[{kind: coloured_noise, snr: [0, 5]}, {kind: synthetic_room, share: 0.5}, {kind: polarity}]"
+AUGMENTED = "[{kind: coloured_noise, snr: [0, 5]}, {kind: synthetic_reverb, share: 0.5}, {kind: polarity_inversion}]"
 RECIPES = {
-    **{f"own-{n.split()[1].strip(',}')}": ("loss.group=2", f"loss.negatives={n}") for n in NEGATIVES},
-    **{f"spans-{n.split()[1].strip(',}')}": ("loss.gather=true", f"loss.negatives={n}") for n in NEGATIVES},
-    "clipped": ("loss.group=2", "optim.clip=0.01"),
-    "accumulated": ("loss.group=2", "training.accumulate=2"),
-    "accumulated-spans": ("loss.group=4", "loss.gather=true", "training.accumulate=2"),
-    "queued": ("loss.group=2", "loss.queue={size: 24, each: 2}"),
-    "labelled": ("loss.kind=labelled",),
-    "triplets": ("loss.group=2", "loss.objective={kind: triplet}"),
-    "augmented": ("loss.group=2", f"augment.past={AUGMENTED}", "augment.future=[{kind: gain}]"),
-    "augmented-parts": ("loss.group=2", f"augment.past={AUGMENTED}", "training.accumulate=2"),
-    "simclr": ("loss.kind=utterance", f"loss.views={{crop: 1600, augment: {AUGMENTED}}}"),
-    "simcse": ("loss.kind=utterance", "loss.views={crop: null, dropout: 0.2}"),
-    "one-speaker": ("loss.gather=true", "windows.one_speaker=true"),
+    **{f"own-{n.split()[1].strip(',}')}": ("loss.group_size=2", f"loss.negatives={n}") for n in NEGATIVES},
+    **{f"spans-{n.split()[1].strip(',}')}": ("loss.gather_distributed=true", f"loss.negatives={n}") for n in NEGATIVES},
+    "clipped": ("loss.group_size=2", "optim.max_grad_norm=0.01"),
+    "accumulated": ("loss.group_size=2", "training.gradient_accumulation_steps=2"),
+    "accumulated-spans": (
+        "loss.group_size=4",
+        "loss.gather_distributed=true",
+        "training.gradient_accumulation_steps=2",
+    ),
+    "queued": ("loss.group_size=2", "loss.queue={size: 24, each: 2}"),
+    "labelled": ("loss.kind=supervised",),
+    "triplets": ("loss.group_size=2", "loss.objective={kind: triplet}"),
+    "augmented": ("loss.group_size=2", f"augment.past={AUGMENTED}", "augment.future=[{kind: gain}]"),
+    "augmented-parts": ("loss.group_size=2", f"augment.past={AUGMENTED}", "training.gradient_accumulation_steps=2"),
+    "simclr": ("loss.kind=instance", f"loss.views={{crop: 1600, augment: {AUGMENTED}}}"),
+    "simcse": ("loss.kind=instance", "loss.views={crop: null, dropout: 0.2}"),
+    "one-speaker": ("loss.gather_distributed=true", "data.same_speaker_batches=true"),
 }
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    few: dict[str, Any] = {"loss": {"steps": 3, "negatives": {"count": 16}}, "windows": {"samples": 2400, "batch": 8}}
-    if "loss.kind=labelled" in overrides:
-        few["loss"] = {"kind": "labelled", "labels": "turns", "each": 4, "projection": {"width": 8, "dim": 8}}
-    if "loss.kind=utterance" in overrides:
-        few["loss"] = {"kind": "utterance", "projection": {"width": 8, "dim": 8}}
-    return tiny(corpus, "training.device=cpu", "training.validate_batches=1", *overrides, **few)
+    few: dict[str, Any] = {"loss": {"prediction_steps": 3, "negatives": {"num_negatives": 16}}}
+    if "loss.kind=supervised" in overrides:
+        few["loss"] = {"kind": "supervised", "labels": "turns", "each": 4, "projection": {"width": 8, "dim": 8}}
+    if "loss.kind=instance" in overrides:
+        few["loss"] = {"kind": "instance", "projection": {"width": 8, "dim": 8}}
+    overrides = ("training.device=cpu", "training.validate_batches=1", *overrides)
+    return tiny(corpus, *overrides, window_size=2400, batch_size=8, **few)
 
 
 def learn(corpus: Path, overrides: tuple[str, ...], world: World) -> dict[str, Any]:
     """A few steps, and what became of them: the losses of each, the last gradients, the weights, the validation."""
-    job = Job.start(recipe(corpus, *overrides), world)
+    job = Trainer.start(recipe(corpus, *overrides), world)
     job.model.train()
     losses = []
     for step, waveform in job.windows.batches(0, STEPS, job.device):
@@ -141,9 +146,9 @@ def test_two_processes_equal_one(name: str, two: list[dict[str, Any]], tones: Pa
 
 
 def test_accumulating_equals_one_large_batch(tones: Path, alone: World) -> None:
-    whole = learn(tones, ("loss.group=2",), alone)
+    whole = learn(tones, ("loss.group_size=2",), alone)
     for micro in (2, 4):
-        parts = learn(tones, ("loss.group=2", f"training.accumulate={micro}"), alone)
+        parts = learn(tones, ("loss.group_size=2", f"training.gradient_accumulation_steps={micro}"), alone)
         torch.testing.assert_close(parts["losses"], whole["losses"], rtol=2e-6, atol=2e-6, equal_nan=True)
         assert parts["valid"] == pytest.approx(whole["valid"], abs=2e-6)
         scale = max(float(g.abs().max()) for g in whole["gradients"])
@@ -154,18 +159,18 @@ def test_accumulating_equals_one_large_batch(tones: Path, alone: World) -> None:
 def stop_and_resume(rank: int, port: int, corpus: Path, out: Path) -> None:
     """Six steps in one go, and three and three: the weights of both."""
     with join(rank, 4, port) as world:
-        settings = recipe(corpus, "loss.group=2")
-        whole = Job.start(settings, world)
+        settings = recipe(corpus, "loss.group_size=2")
+        whole = Trainer.start(settings, world)
         advance(whole, 3)
         whole.save(out / "three.safetensors")
         advance(whole, 6)
-        resumed = Job.start(settings, world)
+        resumed = Trainer.start(settings, world)
         resumed.restore(out / "three.safetensors")
         advance(resumed, 6)
         torch.save([[p.detach() for p in job.parameters] for job in (whole, resumed)], out / f"{rank}.pt")
 
 
-def advance(job: Job, stop: int) -> None:
+def advance(job: Trainer, stop: int) -> None:
     for step, waveform in job.windows.batches(job.step, stop, job.device):
         job.update(step, waveform)
 
@@ -206,20 +211,45 @@ def test_a_world_of_one_does_nothing(alone: World) -> None:
 @pytest.mark.parametrize(
     ("size", "overrides", "message"),
     [
-        (3, (), r"windows.batch=8: must be a multiple of 3 processes; give 9, for example"),
-        (2, ("training.accumulate=3",), r"windows.batch=8: must be a multiple of 2 processes × 3 micro-batches .*12"),
-        (2, (), r"loss.group=8: .* 2 processes leave 4 of 8 windows each; set loss.gather=true or loss.group=4, or"),
-        (1, ("training.accumulate=2",), r"loss.group=8: .*2 micro-batches .* leave 4 of 8 .*; set loss.group=4, or"),
-        (4, ("loss.group=3", "windows.batch=16", "loss.gather=true"), r"loss.group=3: .*; set loss.group=2, or"),
-        (1, ("training.accumulate=2", "loss.queue={size: 8}"), r"training.accumulate=2: with loss.queue .*; give 1"),
-        (2, ("loss.group=2", "model.encoder.norm=batch"), r"model.encoder.norm=batch: would normalise each of 2 proc"),
+        (3, (), r"data.batch_size=8: must be a multiple of 3 processes; give 9, for example"),
+        (
+            2,
+            ("training.gradient_accumulation_steps=3",),
+            r"data.batch_size=8: must be a multiple of 2 processes × 3 micro-batches .*12",
+        ),
+        (
+            2,
+            (),
+            r"loss.group_size=8: .* 2 processes leave 4 of 8 windows each; set loss.gather_distributed=true or "
+            r"loss.group_size=4, or",
+        ),
+        (
+            1,
+            ("training.gradient_accumulation_steps=2",),
+            r"loss.group_size=8: .*2 micro-batches .* leave 4 of 8 .*; set loss.group_size=4, or",
+        ),
+        (
+            4,
+            ("loss.group_size=3", "data.batch_size=16", "loss.gather_distributed=true"),
+            r"loss.group_size=3: .*; set loss.group_size=2, or",
+        ),
+        (
+            1,
+            ("training.gradient_accumulation_steps=2", "loss.queue={size: 8}"),
+            r"training.gradient_accumulation_steps=2: with loss.queue .*; give 1",
+        ),
+        (
+            2,
+            ("loss.group_size=2", "model.encoder.norm=batch"),
+            r"model.encoder.norm=batch: would normalise each of 2 proc",
+        ),
     ],
 )
 def test_a_division_that_would_change_results_is_refused(
     tones: Path, size: int, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        Job.start(recipe(tones, *overrides), World(torch.device("cpu"), 0, size))
+        Trainer.start(recipe(tones, *overrides), World(torch.device("cpu"), 0, size))
 
 
 def test_devices_and_precisions_that_are_not_there_are_refused() -> None:

@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_audio_to_a_compared_experiment(home: Path) -> None:
-    tiny = ["training.steps=30", "training.validate_every=15", "training.validate_batches=2", "windows.batch=4"]
+    tiny = ["training.max_steps=30", "training.validate_every=15", "training.validate_batches=2", "data.batch_size=4"]
     tiny += ["model.encoder.channels=32", "model.context.hidden=32", "training.precision=fp32"]
     assert "finished at step 30" in cli(home, "train", str(RECIPE), *tiny, "--name", "demo")
     phones = cli(home, "probe", "phone", "runs/demo", "data/demo")

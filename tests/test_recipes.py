@@ -7,7 +7,7 @@ import yaml
 
 import cpc
 from cpc.config import PRESETS
-from cpc.sweep import plan
+from cpc.scale.sweep import plan
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("recipes/*/*.yaml"))
@@ -38,7 +38,7 @@ def test_preset(preset: str) -> None:
     recipe = cpc.load_config(PRESETS / f"{preset}.yaml", ["data.corpus=x"])
     assert recipe.model.context.hidden == 256
     assert recipe.loss.kind == "cpc"
-    assert recipe.loss.steps == 12
+    assert recipe.loss.prediction_steps == 12
     assert recipe.model.encoder.channels == {"paper": 512, "small": 256}[preset]
     assert recipe.model.encoder.norm == {"paper": "none", "small": "channel"}[preset]
 

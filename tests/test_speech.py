@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import cpc
-from cpc.evaluation.probe import probe
-from cpc.nn.frontends import MFCC39
+from cpc.audio.mfcc import MFCC39
+from cpc.evaluation.probes.probe import probe
 
 pytestmark = pytest.mark.speech
 
@@ -47,8 +47,13 @@ def test_labels_meet_frames(some: Path) -> None:
 
 
 def test_it_trains_on_real_speech(some: Path, tmp_path: Path) -> None:
-    overrides = [f"data.corpus={some}", "data.train=null", "data.held_out=0.5", "training.steps=60"]
-    overrides += ["training.validate_every=60", "training.validate_batches=2", "windows.batch=4", "optim.warmup=0"]
+    overrides = [f"data.corpus={some}", "data.train=null", "data.val_fraction=0.5", "training.max_steps=60"]
+    overrides += [
+        "training.validate_every=60",
+        "training.validate_batches=2",
+        "data.batch_size=4",
+        "optim.warmup_steps=0",
+    ]
     overrides += ["optim.lr=1e-3"]
     recipe = cpc.load_config(Path(__file__).parents[1] / "recipes" / "speech" / "cpc.yaml", overrides)
     run = cpc.train(recipe, root=tmp_path / "runs", progress=False)

@@ -13,14 +13,14 @@ import pytest
 
 import cpc
 from cpc.config import InputError
-from cpc.tracking import JOURNAL, connect, experiment_id
+from cpc.tracking.mlflow import JOURNAL, connect, experiment_id
 from cpc.training.run import train
 from tests.tiny import SHORT, tiny
 
 OPEN = """
 import sys
 from pathlib import Path
-from cpc.tracking import connect, experiment_id
+from cpc.tracking.mlflow import connect, experiment_id
 client = connect(Path("runs"))
 where = experiment_id(client, "same", Path("runs"))
 run = client.create_run(where, run_name=sys.argv[1]).info.run_id
@@ -65,7 +65,7 @@ def test_eight_processes_open_a_fresh_store_ten_times(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_four_trainings_begin_at_the_same_moment(tones: Path, tmp_path: Path) -> None:
-    settings = ["training.steps=2", "training.precision=fp32", "windows.samples=4000", "windows.batch=4"]
+    settings = ["training.max_steps=2", "training.precision=fp32", "data.window_size=4000", "data.batch_size=4"]
     settings += [f"data.corpus={tones}", "model.encoder.channels=16", "model.context.hidden=16", "--name"]
     done = at_once(tmp_path, 4, "-m", "cpc", "train", "small", *settings)
     assert [one.returncode for one in done] == [0] * 4, "\n".join(one.stderr for one in done)
@@ -144,7 +144,7 @@ def test_training_goes_on_without_a_store_and_tells_it_later(
 def test_what_is_told_while_the_store_is_gone_is_told_when_it_is_back(
     tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cpc import tracking
+    from cpc.tracking import mlflow as tracking
 
     tracker = tracking.Tracker("test", tmp_path / "run", {"a": 1}, say=lambda line: None)
     (tmp_path / "run").mkdir()

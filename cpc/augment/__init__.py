@@ -12,14 +12,14 @@ torchaudio's functionals, `phase_vocoder` and `pitch_shift` take one rate for th
 NaN where the noise is silent; the first serves as an oracle in the tests.
 """
 
-from cpc.augment.band import BandRejection, LowPass
-from cpc.augment.cut import Crop, TimeDropout
-from cpc.augment.level import Gain, Polarity
+from cpc.augment.compose import Aligned, Augmentation, AugmentConfig, Views, augment, views
+from cpc.augment.crop import Crop, TimeDropout
+from cpc.augment.filters import BandRejection, LowPass
+from cpc.augment.gain import Gain, PolarityInversion
 from cpc.augment.noise import ColouredNoise, FolderNoise
 from cpc.augment.parameters import Part, Rows, Source
-from cpc.augment.pitch import Pitch, Tempo
-from cpc.augment.room import MeasuredRoom, SyntheticRoom
-from cpc.augment.views import Aligned, Augmentation, AugmentConfig, Views, augment, views
+from cpc.augment.pitch import PitchShift, TimeStretch
+from cpc.augment.reverb import MeasuredReverb, SyntheticReverb
 
 __all__ = [
     "Aligned",
@@ -31,15 +31,15 @@ __all__ = [
     "FolderNoise",
     "Gain",
     "LowPass",
-    "MeasuredRoom",
+    "MeasuredReverb",
     "Part",
-    "Pitch",
-    "Polarity",
+    "PitchShift",
+    "PolarityInversion",
     "Rows",
     "Source",
-    "SyntheticRoom",
-    "Tempo",
+    "SyntheticReverb",
     "TimeDropout",
+    "TimeStretch",
     "Views",
     "augment",
     "views",

@@ -130,12 +130,12 @@ def _phasor(z: Complex[Tensor, "batch frame bin"]) -> Complex[Tensor, "batch fra
 
 
 @dataclass(frozen=True, config=STRICT)
-class Pitch:
+class PitchShift:
     """A shift in cents (100 a semitone), drawn uniformly; ±300 in Kharitonov et al. 2020, section 3.1."""
 
     cents: Range = (-300.0, 300.0)
     share: Share = 1.0
-    kind: Literal["pitch"] = "pitch"
+    kind: Literal["pitch_shift"] = "pitch_shift"
 
     def __call__(
         self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000
@@ -145,11 +145,11 @@ class Pitch:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Tempo:
+class TimeStretch:
     """A rate drawn uniformly; every example is cut to what the highest rate leaves of it, so none ends in silence."""
 
     rate: PositiveRange = (0.9, 1.1)
-    kind: Literal["tempo"] = "tempo"
+    kind: Literal["time_stretch"] = "time_stretch"
 
     def __call__(
         self, waveform: Float[Tensor, "batch sample"], source: Source, sample_rate: int = 16000

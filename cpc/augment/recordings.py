@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
-from cpc.audio import decode, find_audio, to_int16
+from cpc.audio.decode import decode, find_audio, to_int16
 from cpc.augment.parameters import Source, integer
 from cpc.config import InputError
 from cpc.seeding import numpy_generator

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli import audio, judge, learn, probe, verify
+from cpc.cli import embed, evaluate, probe, train
 from cpc.cli.arguments import complain
 from cpc.config import InputError
 
@@ -26,7 +26,7 @@ def main() -> None:
         print("cpc: interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        from cpc.files import DiskFull, disk_is_full
+        from cpc.io import DiskFull, disk_is_full
 
         said = " ".join(str(error).split())
         if disk_is_full(error):
@@ -62,15 +62,15 @@ app = typer.Typer(
 )
 app.callback()(_options)
 for verb in (
-    learn.train,
-    learn.sweep,
-    audio.corpus,
-    audio.embed,
+    train.train,
+    train.sweep,
+    embed.corpus,
+    embed.embed,
     probe.probe,
-    judge.evaluate,
-    judge.abx,
-    verify.verify,
-    judge.compare,
-    judge.figures,
+    evaluate.evaluate,
+    evaluate.abx,
+    evaluate.verify,
+    evaluate.compare,
+    evaluate.figures,
 ):
     app.command()(verb)

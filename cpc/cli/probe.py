@@ -8,7 +8,7 @@ import typer
 from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, console, open_device
 
 if TYPE_CHECKING:
-    from cpc.evaluation.protocol import Protocol
+    from cpc.evaluation.probes.protocol import ProbeProtocol
 
 
 class Task(StrEnum):
@@ -64,8 +64,8 @@ def probe(
     device: Device = "auto",
 ) -> None:
     """Judge a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
-    from cpc.evaluation.record import probe_and_record
-    from cpc.evaluation.show import probe_table
+    from cpc.evaluation.runner import probe_and_record
+    from cpc.evaluation.tables import probe_table
 
     _fits(task, {"classifier": classifier != "linear" and classifier, "context": context, "folds": folds})
     kind = "phone" if task in (Task.phone, Task.sequence) else "speaker"
@@ -95,11 +95,11 @@ def _fits(task: Task, given: dict[str, object]) -> None:
             raise InputError(f"{name}={value}: {task.value} has no such choice (only {tasks}); drop --{name}")
 
 
-def _protocols(classifier: str, context: int, budgets: list[float], seed: int) -> "list[Protocol]":
+def _protocols(classifier: str, context: int, budgets: list[float], seed: int) -> "list[ProbeProtocol]":
     from cpc.config import InputError
-    from cpc.evaluation.protocol import Protocol
+    from cpc.evaluation.probes.protocol import ProbeProtocol
 
     if classifier not in ("linear", "mlp"):
         raise InputError(f"classifier={classifier}: must be linear or mlp")
     kind: Literal["linear", "mlp"] = "linear" if classifier == "linear" else "mlp"
-    return [Protocol(kind, context, budget, seed=seed) for budget in budgets]
+    return [ProbeProtocol(kind, context, budget, seed=seed) for budget in budgets]

@@ -1,22 +1,141 @@
-"""An experiment at a glance: one table of its runs, for a terminal and as CSV.
-
-What is read from MLflow is described in `experiment`; which differences are within noise is decided in `noise`.
-"""
+"""Is a difference more than noise? Two results on the same test set, and several seeds of the same settings."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpc.evaluation.experiment import BASELINE, Row, best, best_row, curves, differing, is_error, rows, runs, tasks
-from cpc.evaluation.noise import Seeds, over_seeds, ties
-from cpc.evaluation.saved import headings
-from cpc.files import room_for
+from cpc.config import InputError
+from cpc.evaluation import stats as interval
+from cpc.evaluation.experiment import (
+    BASELINE,
+    UNCOMPARED,
+    Row,
+    best,
+    best_row,
+    curves,
+    differing,
+    find_run,
+    is_error,
+    rows,
+    rows_of,
+    runs,
+    tasks,
+)
+from cpc.evaluation.results import ProbeResult, headings
+from cpc.evaluation.stats import paired
+from cpc.io import room_for
+from cpc.tracking.curves import History, draw, history
+from cpc.tracking.mlflow import RUNS, connect
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+LEVEL = 0.05
+_QUANTILE = 1.959964  # of the normal distribution: a 95% interval is ± so many standard errors
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """First less second, with its 95% interval and p value, and how they were found."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    how: str
+
+    @property
+    def significant(self) -> bool:
+        """True where the difference is not within noise, at 5%, for this one comparison."""
+        return self.p < LEVEL
+
+
+def judge(one: Row, other: Row, task: str) -> Verdict:
+    """Compare two rows on a task that both have.
+
+    Utterance by utterance where both results were recorded so and are of the same test set; else from the two
+    intervals as if the test sets were independent, which is too careful where they are the same.
+    """
+    if task in one.results and task in other.results:
+        try:
+            return _paired(one.results[task], other.results[task])
+        except InputError:
+            pass  # not the same test set, or recorded by an old version: the intervals remain
+    return _from_intervals(one.metrics[task], other.metrics[task])
+
+
+@lru_cache(1024)
+def _paired(one: ProbeResult, other: ProbeResult) -> Verdict:
+    found = paired(one, other)
+    return Verdict(found.difference, found.low, found.high, found.p, f"paired over {found.clusters} {found.by}s")
+
+
+def _from_intervals(one: tuple[float, float, float], other: tuple[float, float, float]) -> Verdict:
+    difference = one[0] - other[0]
+    error = math.hypot(*((high - low) / (2 * _QUANTILE) for _, low, high in (one, other)))
+    half = _QUANTILE * error
+    p = math.erfc(abs(difference) / error / math.sqrt(2)) if error else float(difference == 0)
+    return Verdict(difference, difference - half, difference + half, p, "from the two intervals, unpaired")
+
+
+def ties(table: Sequence[Row], task: str) -> list[Row]:
+    """The rows whose difference from the best is within noise; the best itself is not among them."""
+    top = best_row(table, task)
+    others = [row for row in table if task in row.metrics and row is not top]
+    return [row for row in others if not judge(top, row, task).significant]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs with the same settings but for the seed: mean and standard deviation of every task that all have."""
+
+    runs: tuple[str, ...]
+    features: str
+    settings: Mapping[str, str]
+    metrics: Mapping[str, interval.OverSeeds]
+
+    @property
+    def label(self) -> str:
+        """The runs' names, shortened to what they share where that is something."""
+        shared = self.runs[0]
+        for name in self.runs[1:]:
+            while not name.startswith(shared):
+                shared = shared[:-1]
+        shared = shared.removesuffix("-seed").rstrip("-_ ")
+        return shared if len(shared) > 1 else ", ".join(self.runs)
+
+
+def over_seeds(table: Sequence[Row]) -> list[Seeds]:
+    """Every group of at least two seeds of the same settings, in the order of the table."""
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in table:
+        if not row.is_baseline and row.status == "FINISHED":
+            fixed = tuple(sorted((k, v) for k, v in row.settings.items() if k not in ("seed", "experiment")))
+            groups[row.features, fixed].append(row)
+    found = []
+    for group in groups.values():
+        by_seed = {row.settings.get("seed"): row for row in group}  # the latest run of a seed
+        if len(by_seed) > 1:
+            found.append(_spread(list(by_seed.values())))
+    return found
+
+
+def _spread(group: Sequence[Row]) -> Seeds:
+    shared = [task for task in tasks(group) if all(task in row.metrics for row in group)]
+    spreads = {task: interval.over_seeds([row.metrics[task][0] for row in group]) for task in shared}
+    return Seeds(tuple(row.run for row in group), group[0].features, group[0].settings, spreads)
+
+
+# --- An experiment at a glance: one table of its runs, for a terminal and as CSV.
+
 
 __all__ = ["BASELINE", "Row", "best", "curves", "differing", "render", "render_seeds", "rows", "runs", "tasks"]
 MOST_SETTINGS = 8  # that a terminal's table shows
@@ -135,3 +254,180 @@ def write_csv(table: Sequence[Row], path: Path) -> Path:
             settings = (row.settings.get(k, "") for k in columns)
             writer.writerow([row.run, row.features, row.status, row.sweep, *settings, *numbers])
     return path
+
+
+# --- Two runs side by side: the settings in which they differ, their results with a test, and how they were trained.
+
+
+TRAINING = ("train/loss", "valid/loss", "train/accuracy", "valid/accuracy")
+VERSIONS = ("git_commit", "version.cpc", "version.torch", "device", "precision", "corpus_digest", "collapse")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One task on one kind of features, which both runs have; `heading` is the task for a reader."""
+
+    task: str
+    heading: str
+    features: str
+    one: tuple[float, float, float]
+    other: tuple[float, float, float]
+    verdict: Verdict
+
+    @property
+    def better(self) -> int:
+        """1 if the first is better, 2 if the second is, 0 where the difference is within noise."""
+        if not self.verdict.significant:
+            return 0
+        return 1 if (self.verdict.difference < 0) == is_error(self.task) else 2
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Two runs, with the settings, versions and last training metrics in which they differ, and their curves."""
+
+    names: tuple[str, str]
+    settings: Mapping[str, tuple[str, str]]
+    training: Mapping[str, tuple[float, float]]
+    differences: Sequence[Difference]
+    curves: Mapping[str, History]
+
+
+def versus(one: str, other: str, root: Path = RUNS) -> Versus:
+    """Compare two runs, each given by its folder, its name in any experiment, or its MLflow id.
+
+    Raises:
+        InputError: a run is unknown, its name is not unique, or both are the same.
+    """
+    client, found = connect(root), [find_run(name, root) for name in (one, other)]
+    if found[0].info.run_id == found[1].info.run_id:
+        raise InputError(f"runs {one} and {other}: are the same run; name two")
+    names = [str(run.info.run_name) for run in found]
+    if names[0] == names[1]:
+        names = [f"{run.info.run_name} {run.info.run_id[:6]}" for run in found]
+    facts = [dict(run.data.params) | {k: run.data.tags.get(k, "") for k in VERSIONS} for run in found]
+    keys = [*sorted(set(found[0].data.params) | set(found[1].data.params)), *VERSIONS]
+    pairs = {key: (facts[0].get(key, ""), facts[1].get(key, "")) for key in keys if key not in UNCOMPARED}
+    last = [run.data.metrics for run in found]
+    return Versus(
+        (names[0], names[1]),
+        {key: pair for key, pair in pairs.items() if pair[0] != pair[1]},
+        {key: (last[0][key], last[1][key]) for key in TRAINING if key in last[0] and key in last[1]},
+        list(_differences(rows_of(client, found[0]), rows_of(client, found[1]))),
+        {name: history(client, run.info.run_id) for name, run in zip(names, found, strict=True)},
+    )
+
+
+def _differences(ones: Sequence[Row], others: Sequence[Row]) -> Iterator[Difference]:
+    by_features, shown = {row.features: row for row in others}, headings(tasks([*ones, *others]))
+    for one in ones:
+        other = by_features.get(one.features)
+        for task in tasks([one]) if other else ():
+            if other and task in other.metrics:
+                values = (one.metrics[task], other.metrics[task])
+                yield Difference(task, shown[task], one.features, *values, judge(one, other, task))
+
+
+def render_versus(found: Versus) -> "list[Table]":
+    """Two tables for a terminal: what differs in the settings, and what in the results."""
+    from rich.table import Table
+    from rich.text import Text
+
+    settings = Table(title="settings that differ", title_justify="left")
+    for heading in ("setting", *found.names):
+        settings.add_column(Text(heading))
+    for key, pair in found.settings.items():
+        settings.add_row(*(Text(each) for each in (key, *pair)))
+    results = Table(title="results, and the first less the second", title_justify="left")
+    for heading in ("", "features", *found.names, "difference", "p", "verdict"):
+        results.add_column(Text(heading))
+    for key, (one, other) in found.training.items():
+        results.add_row(key, "", f"{one:.3f}", f"{other:.3f}", f"{one - other:+.3f}", "", "not tested")
+    for each in found.differences:
+        results.add_row(*(Text(cell) for cell in cells(each, found.names)))
+    return [settings, results] if found.settings else [results]
+
+
+def cells(each: Difference, names: tuple[str, str]) -> list[str]:
+    """A difference in words and numbers."""
+    judged = each.verdict
+    apart = f"{100 * judged.difference:+.1f} [{100 * judged.low:+.1f}, {100 * judged.high:+.1f}]"
+    verdict = f"{names[each.better - 1]} is better" if each.better else "within noise"
+    p = "< 0.001" if judged.p < 0.001 else f"{judged.p:.3f}"
+    task = heading_of(each.heading).replace("\n", " ")
+    return [task, each.features, percent(each.one), percent(each.other), apart, p, f"{verdict} ({judged.how})"]
+
+
+# --- What `cpc compare` does: an experiment as a table with its files, or two runs side by side.
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Tables for the terminal, then lines."""
+
+    tables: "list[Table]"
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What else is wanted of an experiment: a page, and its best model under a name in the registry."""
+
+    html: Path | None = None
+    register: str | None = None
+    alias: str | None = None
+    by: str | None = None
+
+
+def show(names: list[str], out: Path, wishes: ReportOptions | None = None, root: Path = RUNS) -> Shown:
+    """One name is an experiment, two are runs (a folder, a name, or an MLflow id each); files are written to `out`.
+
+    Raises:
+        InputError: unknown names, more than two, or a wish that needs an experiment for two runs.
+    """
+    wishes = wishes or ReportOptions()
+    if len(names) == 1:
+        if (Path(names[0]) / "run.json").is_file():
+            raise InputError(f"compare={names[0]}: is one run; give two runs, or the name of an experiment")
+        return experiment(names[0], out, wishes, root)
+    if len(names) != 2:
+        raise InputError(f"compare={' '.join(names)}: give one experiment, or two runs")
+    if wishes != ReportOptions():
+        raise InputError(f"compare={' '.join(names)}: --html, --register, --alias and --by are for one experiment")
+    return two_runs(names[0], names[1], out, root)
+
+
+def experiment(name: str, out: Path, wishes: ReportOptions, root: Path = RUNS) -> Shown:
+    """The runs of an experiment: a table, seeds summed up, CSV, curves, and what else is wished."""
+    if (wishes.alias or wishes.by) and not wishes.register:
+        raise InputError("register: --alias and --by say how a model is registered; name it with --register NAME")
+    found = rows(name, root)
+    tables = [render(found, f"experiment {name}: with 95% intervals"), render_seeds(found)]
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [f"table: {write_csv(found, out / f'compare-{_letters(name)}.csv')}"]
+    if drawn := curves(found, root):
+        lines.append(f"training curves: {draw(drawn, out / f'compare-{_letters(name)}.png')}")
+    if wishes.html:
+        from cpc.evaluation.report import write_report
+
+        lines.append(f"page: {write_report(name, wishes.html, root)}")
+    if wishes.register:
+        from cpc.evaluation.experiment import register, sentence
+
+        lines.append(sentence(register(found, wishes.register, wishes.alias, wishes.by, root)))
+    return Shown([table for table in tables if table], lines)
+
+
+def two_runs(one: str, other: str, out: Path, root: Path = RUNS) -> Shown:
+    """Two runs side by side, and their curves in one picture."""
+
+    found = versus(one, other, root)
+    path = out / f"compare-{'-'.join(_letters(name) for name in found.names)}.png"
+    lines = [f"training curves: {draw(found.curves, path)}"]
+    lines.append("tested are these two trained models; another seed of either is another model")
+    return Shown(render_versus(found), lines)
+
+
+def _letters(name: str) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"[^\w.-]+", "_", name)

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,16 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from cpc.config import InputError, validate
-from cpc.contrast import Grid
-from cpc.corpus.corpus import Corpus
-from cpc.evaluation.interval import bootstrap_interval
-from cpc.grouping import positives
-from cpc.model import CPC, Latents, checkpoint_file, load, read_checkpoint
-from cpc.objective import CPCLoss, LossConfig
+from cpc.data.corpus import Corpus
+from cpc.data.sampler import WindowConfig, WindowSampler, to_float
+from cpc.evaluation.stats import bootstrap_interval
+from cpc.losses.cpc import CPCLoss, CPCLossConfig
+from cpc.losses.negatives import Grid
+from cpc.losses.scores import Cosine
+from cpc.losses.sharding import positives
+from cpc.models.checkpoint import checkpoint_file, load, read_checkpoint
+from cpc.models.cpc import CPC, Latents
 from cpc.seeding import derive, torch_generator
-from cpc.windows import Windows, WindowsConfig, to_float
 
 Rows = Int64[np.ndarray, " _"]
 
@@ -30,7 +32,7 @@ class Trained(NamedTuple):
 
     model: CPC
     loss: CPCLoss
-    windows: WindowsConfig
+    windows: WindowConfig
 
 
 def load_trained(path: Path | str, device: str | torch.device = "cpu") -> Trained:
@@ -39,14 +41,15 @@ def load_trained(path: Path | str, device: str | torch.device = "cpu") -> Traine
     header, tensors = read_checkpoint(checkpoint_file(path))
     if (kind := header["config"]["loss"].get("kind", "cpc")) != "cpc":
         raise InputError(f"{path}: was trained with loss.kind={kind}, which predicts nothing; this needs loss.kind=cpc")
-    config = validate(LossConfig, header["config"]["loss"])
+    config = validate(CPCLossConfig, header["config"]["loss"])
+    windows = {field.name: header["config"]["data"][field.name] for field in fields(WindowConfig)}
     loss = CPCLoss.build(config, model.dim, model.hidden)
     weights = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
     try:
         loss.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path}: its heads do not fit its settings: {str(error).splitlines()[-1].strip()}") from None
-    return Trained(model, loss.to(device).eval(), validate(WindowsConfig, header["config"]["windows"]))
+    return Trained(model, loss.to(device).eval(), WindowConfig(**windows))
 
 
 class Anchors(NamedTuple):
@@ -61,7 +64,7 @@ def anchors(loss: CPCLoss, latents: Latents, generator: torch.Generator | None =
 
     `still` is what predicts without having learnt anything: that the signal stays as it is.
     """
-    anchors = latents.z.shape[1] - loss.steps
+    anchors = latents.z.shape[1] - loss.prediction_steps
     losses, correct = [], []
     for blocks in loss.contrasts(latents, generator, still=still):
         losses.append(torch.cat([found.loss.reshape(-1, anchors) for found in blocks]))
@@ -130,7 +133,7 @@ def _batches(
     trained: Trained, corpus: Corpus, rows: Rows, batches: int, seed: int
 ) -> Iterator[tuple[int, list[int], Latents]]:
     """The number of each batch, the rows of its windows, and their z and c."""
-    windows = Windows(corpus, rows, trained.windows, derive(seed, "horizon"))
+    windows = WindowSampler(corpus, rows, trained.windows, derive(seed, "horizon"))
     device = next(trained.model.parameters()).device
     for step in range(batches):
         yield step, windows.draw(step)[0].tolist(), trained.model(to_float(windows.read(step).to(device)))
@@ -148,13 +151,15 @@ def surprise(
     Raises InputError if the utterance is too short to predict anything.
     """
     z, c = (part[0] for part in _latents(trained.model, corpus, row))
-    frames, steps = len(z), trained.loss.steps
+    frames, steps = len(z), trained.loss.prediction_steps
     if frames <= steps:
         raise InputError(
             f"id={corpus.ids[row]}: has {frames} frames, of which none can be predicted; take a longer one"
         )
-    grid = Grid(min(trained.loss.group, trained.windows.batch), frames)
+    grid = Grid(min(trained.loss.group_size, trained.windows.batch_size), frames)
     keys = torch.cat([z, _pool(trained.model, corpus, others[others != row], (grid.sequences - 1) * frames, z)])[None]
+    if isinstance(trained.loss.score, Cosine):
+        keys = trained.loss.score.centred(keys[:, None])[:, 0]
     predictions, held = trained.loss.heads(c[None, : frames - steps]), trained.loss.held(z[None])
     found = np.full((steps, frames), np.nan)
     generator = torch_generator(z.device, seed, "surprise", row)

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from cpc.config import InputError
-from cpc.corpus.corpus import Corpus
-from cpc.corpus.splits import Overlap, extents, has_speaker, overlap
-from cpc.evaluation.result import Task
+from cpc.data.corpus import Corpus
+from cpc.data.splits import Overlap, extents, has_speaker, overlap
+from cpc.evaluation.results import Task
 
 Rows = Int64[np.ndarray, " _"]
 

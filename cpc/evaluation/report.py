@@ -12,17 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpc import curves as training
 from cpc.config import InputError
-from cpc.evaluation.compare import LEGEND, heading_of, in_sweeps, marked, plus_minus
+from cpc.evaluation.compare import LEGEND, heading_of, in_sweeps, marked, over_seeds, plus_minus
 from cpc.evaluation.experiment import Row, curves, differing, downloaded, is_error, recorded, rows, tasks
-from cpc.evaluation.figures.budget import draw_budgets
-from cpc.evaluation.figures.intervals import draw_intervals
-from cpc.evaluation.noise import over_seeds
-from cpc.evaluation.result import BUDGET
-from cpc.evaluation.saved import BETWEEN, headings
-from cpc.files import write_text
-from cpc.tracking import RUNS, connect
+from cpc.evaluation.plots.results import draw_budgets, draw_intervals
+from cpc.evaluation.results import BETWEEN, BUDGET, headings
+from cpc.io import write_text
+from cpc.tracking import curves as training
+from cpc.tracking.mlflow import RUNS, connect
 from cpc.version import __version__
 
 if TYPE_CHECKING:
@@ -199,7 +196,7 @@ def _runs(table: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "name": row.name,
             "started": datetime.fromtimestamp(row.started / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
-            "steps": row.settings.get("training.steps", ""),
+            "steps": row.settings.get("training.max_steps", ""),
             "seed": row.settings.get("seed", ""),
             "corpus": Path(row.settings.get("data.corpus", "")).name,
             "facts": {

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from cpc.evaluation.cache import key
-from cpc.evaluation.features import Features
-from cpc.evaluation.layers import Layer, LayerName, check_layer
-from cpc.evaluation.saved import SHORT, Saved
-from cpc.model import CPC, build, load
-from cpc.nn.frontends import MFCC39, LogMel
+from cpc.audio.mfcc import MFCC39, LogMel
+from cpc.evaluation.features import Features, Layer, LayerName, check_layer
+from cpc.evaluation.probes.cache import key
+from cpc.evaluation.results import SHORT, Saved
+from cpc.models.checkpoint import load
+from cpc.models.cpc import CPC, build
 
 RANDOM_SEED = 0
 

@@ -10,21 +10,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cpc.corpus.corpus import Corpus
-from cpc.evaluation.baselines import announced, probe_cached
-from cpc.evaluation.features import Features
-from cpc.evaluation.interval import OverSeeds, over_seeds
-from cpc.evaluation.layers import Layer
+from cpc.audio.mfcc import MFCC39
+from cpc.data.corpus import Corpus
+from cpc.evaluation.features import Features, Layer
 from cpc.evaluation.leakage import pretraining_note
-from cpc.evaluation.paired import Paired, paired
-from cpc.evaluation.protocol import Protocol
-from cpc.evaluation.record import pretrain_ids, read_state, record, record_table
-from cpc.evaluation.result import ProbeResult, Task
+from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
+from cpc.evaluation.results import ProbeResult, Task
+from cpc.evaluation.runner import announced, pretrain_ids, probe_cached, read_state, record, record_table
+from cpc.evaluation.stats import OverSeeds, Paired, over_seeds, paired
 from cpc.evaluation.topline import Topline, topline
-from cpc.evaluation.trial import Trial, check
-from cpc.files import write_json
-from cpc.model import CPC, build, load
-from cpc.nn.frontends import MFCC39
+from cpc.io import write_json
+from cpc.models.checkpoint import load
+from cpc.models.cpc import CPC, build
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -136,14 +133,14 @@ def _cells(
 ) -> Iterator[tuple[str, Owned]]:
     """The rows of one column, as they are done."""
     first = next(iter(models))
-    linear, hidden = Protocol(), [Protocol(classifier="mlp", seed=seed) for seed in range(seeds)]
+    linear, hidden = ProbeProtocol(), [ProbeProtocol(classifier="mlp", seed=seed) for seed in range(seeds)]
 
-    def judged(features: Features, protocols: Sequence[Protocol]) -> list[ProbeResult]:
+    def judged(features: Features, protocols: Sequence[ProbeProtocol]) -> list[ProbeResult]:
         return probe_cached([features], trial, [column.task], cache, protocols)
 
     config = models[first].config
     random = [Layer(build(config, seed).to(trial.device), "c", "random") for seed in range(seeds)]
-    scores = [(judged(layer, [Protocol(seed=seed)])[0], first) for seed, layer in enumerate(random)]
+    scores = [(judged(layer, [ProbeProtocol(seed=seed)])[0], first) for seed, layer in enumerate(random)]
     yield ROWS[0], scores
     yield ROWS[1], [(judged(MFCC39().to(trial.device), [linear])[0], first)]
     own = {run: judged(Layer(model, "c"), [linear, *hidden]) for run, model in models.items()}
@@ -155,7 +152,7 @@ def _cells(
 
 
 def _supervised(trial: Trial, column: Column, model: CPC, seed: int, how: Topline, cache: Path) -> ProbeResult:
-    asked = replace(trial, protocol=Protocol(seed=seed))
+    asked = replace(trial, protocol=ProbeProtocol(seed=seed))
     with announced(f"{column.task} topline", trial.progress) as said:
         result = topline(asked, column.task, model.config, how, cache, _say(trial.progress))
         said.append(f"{result.accuracy:.1%} after {result.iterations} steps")

@@ -19,23 +19,18 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from cpc.config import InputError, dump
+from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.device import precision
-from cpc.evaluation.budget import labelled
-from cpc.evaluation.cache import find, identified, key, place
-from cpc.evaluation.classifier import LinearClassifier
-from cpc.evaluation.examples import examples, speaker_numbers
-from cpc.evaluation.features import extract
-from cpc.evaluation.fitted import tally
-from cpc.evaluation.layers import Layer
-from cpc.evaluation.protocol import REPLICATES, unit
-from cpc.evaluation.result import ProbeResult, Task
-from cpc.evaluation.saved import SHORT
-from cpc.evaluation.trial import Rows, Trial, check, conclude
-from cpc.evaluation.validation import hold_out
-from cpc.labelled import FrameLabels
-from cpc.model import CPC, ModelConfig, build
+from cpc.evaluation.features import Layer, extract
+from cpc.evaluation.probes.cache import find, identified, key, place
+from cpc.evaluation.probes.dataset import examples, hold_out, labelled, speaker_numbers
+from cpc.evaluation.probes.linear import LinearClassifier
+from cpc.evaluation.probes.probe import tally
+from cpc.evaluation.probes.protocol import REPLICATES, Rows, Trial, check, conclude, unit
+from cpc.evaluation.results import SHORT, ProbeResult, Task
+from cpc.losses.supervised import FrameLabels
+from cpc.models.cpc import CPC, ModelConfig, build
 from cpc.seeding import derive
-from cpc.windows import Windows, WindowsConfig
 
 NAME = "supervised"
 RISING = 0.01
@@ -74,8 +69,8 @@ class _Course(NamedTuple):
 
     model: CPC
     head: nn.Linear
-    train: Windows
-    held: Windows
+    train: WindowSampler
+    held: WindowSampler
     words: str
 
 
@@ -147,11 +142,11 @@ class _Targets:
         if len(self.classes) < 2:
             raise InputError(f"{task} topline: {len(self.classes)} classes to train on: it needs at least two")
 
-    def of(self, windows: Windows, step: int, model: CPC) -> Int64[Tensor, "batch frame"]:
+    def of(self, windows: WindowSampler, step: int, model: CPC) -> Int64[Tensor, "batch frame"]:
         """Those of the batch of a step."""
         if self.task == "speaker_frame":
             rows, _ = windows.draw(step)
-            labels = np.repeat(self.speakers[rows][:, None], model.frames(windows.config.samples), axis=1)
+            labels = np.repeat(self.speakers[rows][:, None], model.frames(windows.config.window_size), axis=1)
         else:
             labels = self.phones.of(windows, step, model)
         known = np.minimum(np.searchsorted(self.classes, labels), len(self.classes) - 1)
@@ -167,9 +162,9 @@ def _prepare(trial: Trial, task: Task, config: ModelConfig, how: Topline) -> tup
     held, targets = hold_out(task, corpus, rows, trial.rows(trial.test), seed), _Targets(trial, task, rows)
     if not held.out.any():
         raise InputError(f"{task} topline: {len(rows)} labelled utterance; it is stopped by others, give more")
-    windows = WindowsConfig(samples=how.samples, batch=how.batch)
-    train = Windows(corpus, rows[~held.out], windows, derive(seed, NAME, "train"))
-    stop_by = Windows(corpus, rows[held.out], windows, derive(seed, NAME, "held"))
+    windows = WindowConfig(window_size=how.samples, batch_size=how.batch)
+    train = WindowSampler(corpus, rows[~held.out], windows, derive(seed, NAME, "train"))
+    stop_by = WindowSampler(corpus, rows[held.out], windows, derive(seed, NAME, "held"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, NAME))
         head = nn.Linear(config.context.hidden, len(targets.classes))

@@ -13,32 +13,35 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cpc.augment import FolderNoise, MeasuredRoom, Rows, views
+from cpc.augment.compose import views
+from cpc.augment.noise import FolderNoise
+from cpc.augment.parameters import Rows
 from cpc.augment.recordings import fingerprint
+from cpc.augment.reverb import MeasuredReverb
 from cpc.config import InputError, dump
-from cpc.corpus import Corpus
-from cpc.corpus.splits import has_speaker, hold_out
+from cpc.data.corpus import Corpus
+from cpc.data.sampler import WindowSampler
+from cpc.data.splits import has_speaker, hold_out
 from cpc.device import device as find_device
 from cpc.device import precision as chosen_precision
 from cpc.device import tf32
 from cpc.distributed import World
-from cpc.grouping import Share
-from cpc.labelled import FrameLabels, LabelledConfig
-from cpc.model import CPC, build
-from cpc.objective import Losses, mean
+from cpc.losses.cpc import Losses, mean
+from cpc.losses.instance import InstanceConfig, InstanceLoss
+from cpc.losses.sharding import BatchShard
+from cpc.losses.supervised import FrameLabels, SupervisedConfig
+from cpc.models import checkpoint
+from cpc.models.cpc import CPC, build
 from cpc.seeding import derive, torch_generator
-from cpc.training import checkpoint
-from cpc.training.division import Division, divide
-from cpc.training.graph import Graph, check_graph
+from cpc.training.batching import BatchPartition, divide
+from cpc.training.cuda_graph import Graph, check_graph
 from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel, trained
+from cpc.training.optim import learning_rate, optimizer
 from cpc.training.recipe import Recipe
-from cpc.training.schedule import learning_rate, optimizer
-from cpc.utterance import UtteranceConfig, UtteranceLoss
-from cpc.windows import Windows
 
 
 @dataclass
-class Job:
+class Trainer:
     """A recipe in flight. `step` counts the updates done; `best` is the lowest validation loss so far."""
 
     recipe: Recipe
@@ -46,10 +49,10 @@ class Job:
     model: CPC
     criterion: Criterion
     optimizer: torch.optim.Optimizer
-    windows: Windows
-    valid: Windows | None
+    windows: WindowSampler
+    valid: WindowSampler | None
     world: World
-    division: Division
+    division: BatchPartition
     network: nn.Module
     precision: str
     step: int = 0
@@ -58,7 +61,7 @@ class Job:
     identity: dict[str, Any] = field(default_factory=dict)  # the run's name and MLflow id
 
     @classmethod
-    def start(cls, recipe: Recipe, world: World | None = None) -> "Job":
+    def start(cls, recipe: Recipe, world: World | None = None) -> "Trainer":
         """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own."""
         world = world or World(find_device(recipe.training.device))
         division = divide(recipe, world)
@@ -100,7 +103,7 @@ class Job:
 
         Without it the first step of a resumed run would add up in another order than an uninterrupted one did.
         """
-        silence = torch.zeros(self.division.share, self.recipe.windows.samples, device=self.device)
+        silence = torch.zeros(self.division.share, self.recipe.data.window_size, device=self.device)
         labels = silence[:, 0].long()
         if self.frame_labels:
             labels = labels[:, None].expand(-1, self.model.frames(silence.shape[1]))
@@ -118,14 +121,14 @@ class Job:
         """
         seed, optim = self.recipe.seed, self.recipe.optim
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(optim, step, self.recipe.training.steps)
+            group["lr"] = learning_rate(optim, step, self.recipe.training.max_steps)
         # For whatever a module draws by itself, such as a transformer's dropout: other numbers on every process.
         torch.manual_seed(derive(seed, "step", step, *([self.world.rank] if self.world.rank else [])))
         self._generator.manual_seed(derive(seed, "negatives", step))
         self.optimizer.zero_grad(set_to_none=True)
         with tf32(self.precision != "fp32"):
             losses = self._compute(self._augmented(step, self.labelled(self.windows, step, waveform)))
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.clip or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.max_grad_norm or float("inf"))
         self.optimizer.step()
         self.criterion.follow(self.model)
         self.step = step + 1
@@ -160,10 +163,10 @@ class Job:
         with tf32(self.precision != "fp32"):
             return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(batch)])
 
-    def labelled(self, windows: Windows, step: int, waveform: Float[Tensor, "window sample"]) -> Batch:
+    def labelled(self, windows: WindowSampler, step: int, waveform: Float[Tensor, "window sample"]) -> Batch:
         """The windows of a step with what the loss wants to know: their utterances, their speakers, or frame labels."""
-        if isinstance(self.criterion, UtteranceLoss):
-            labels = windows.labels(step, self.criterion.config.same)
+        if isinstance(self.criterion, InstanceLoss):
+            labels = windows.labels(step, self.criterion.config.positives)
         elif self.frame_labels:
             labels = self.frame_labels.of(windows, step, self.model)
         else:
@@ -174,7 +177,7 @@ class Job:
     def frame_labels(self) -> FrameLabels | None:
         """The labels by which frames are contrasted, if they are."""
         loss = self.recipe.loss
-        return FrameLabels(self.corpus, loss.labels) if isinstance(loss, LabelledConfig) else None
+        return FrameLabels(self.corpus, loss.labels) if isinstance(loss, SupervisedConfig) else None
 
     def _augmented(self, step: int, batch: Batch) -> Batch:
         """Past and future as the recipe augments them."""
@@ -187,7 +190,7 @@ class Job:
     def _two_views(self) -> bool:
         return bool(self.recipe.augment.past or self.recipe.augment.future)
 
-    def _losses(self, network: nn.Module, batch: Batch, generator: torch.Generator, share: Share) -> Losses:
+    def _losses(self, network: nn.Module, batch: Batch, generator: torch.Generator, share: BatchShard) -> Losses:
         """What `network` makes of a batch. Every micro-batch draws the negatives of the whole batch anew."""
         if self.division.micro > 1:
             generator.manual_seed(generator.initial_seed())
@@ -195,7 +198,7 @@ class Job:
             losses: Losses = network(batch, generator, share)
         return losses
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Share, Batch]]:
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[BatchShard, Batch]]:
         return zip(self.division.shares(), batch.chunk(self.division.micro), strict=True)
 
     def _gradients_stay_here(self) -> AbstractContextManager[None]:
@@ -210,7 +213,7 @@ class Job:
         for windows in (self.windows, self.valid):
             if windows is not None:
                 free, _ = torch.cuda.mem_get_info(self.device)
-                if windows.bytes > free * self.recipe.training.hold:
+                if windows.bytes > free * self.recipe.training.gpu_cache_fraction:
                     return windows is self.valid
                 windows.hold(self.device)
         return True
@@ -267,23 +270,26 @@ class Job:
 def fingerprints(recipe: Recipe) -> dict[str, str]:
     """A hash of the names and sizes of the recordings in every folder that augmentations take noise or rooms from."""
     parts: list[object] = [*recipe.augment.past, *recipe.augment.future]
-    if isinstance(recipe.loss, UtteranceConfig):
+    if isinstance(recipe.loss, InstanceConfig):
         parts += recipe.loss.views.augment
-    folders = {part.folder for part in parts if isinstance(part, FolderNoise | MeasuredRoom)}
+    folders = {part.folder for part in parts if isinstance(part, FolderNoise | MeasuredReverb)}
     return {folder: fingerprint(folder) for folder in sorted(folders)}
 
 
-def _windows(recipe: Recipe, corpus: Corpus, division: Division) -> tuple[Windows, Windows | None]:
+def _windows(recipe: Recipe, corpus: Corpus, division: BatchPartition) -> tuple[WindowSampler, WindowSampler | None]:
     """Windows to train on, and windows of unseen speakers to validate on."""
     data = recipe.data
     rows = corpus.rows(data.train) if data.train else np.arange(len(corpus))
     valid = corpus.rows(data.valid) if data.valid else None
-    if valid is None and data.held_out:
+    if valid is None and data.val_fraction:
         unknown = rows[~has_speaker(corpus, rows)]  # who may be anybody: trained on, and never held out
-        rest, valid = hold_out(corpus, data.held_out, recipe.seed, by="speaker", rows=rows)
+        rest, valid = hold_out(corpus, data.val_fraction, recipe.seed, by="speaker", rows=rows)
         rows = np.concatenate([rest, unknown]) if len(unknown) else rest
-    part, by_speaker = division.windows(), isinstance(recipe.loss, UtteranceConfig) and recipe.loss.same == "speaker"
-    train = Windows(corpus, rows, recipe.windows, recipe.seed, part, by_speaker)
+    part, by_speaker = (
+        division.windows(),
+        isinstance(recipe.loss, InstanceConfig) and recipe.loss.positives == "speaker",
+    )
+    train = WindowSampler(corpus, rows, recipe.data, recipe.seed, part, by_speaker)
     if valid is None or not len(valid):
         return train, None
-    return train, Windows(corpus, valid, recipe.windows, derive(recipe.seed, "valid"), part, by_speaker)
+    return train, WindowSampler(corpus, valid, recipe.data, derive(recipe.seed, "valid"), part, by_speaker)

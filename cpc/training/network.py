@@ -9,13 +9,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cpc.config import InputError
 from cpc.distributed import World
-from cpc.grouping import Share
-from cpc.labelled import LabelledConfig, LabelledLoss
-from cpc.model import CPC
-from cpc.objective import CPCLoss, LossConfig, Losses
+from cpc.losses.cpc import CPCLoss, CPCLossConfig, Losses
+from cpc.losses.instance import InstanceLoss
+from cpc.losses.sharding import BatchShard
+from cpc.losses.supervised import SupervisedConfig, SupervisedLoss
+from cpc.models.cpc import CPC
 from cpc.seeding import derive
 from cpc.training.recipe import Recipe
-from cpc.utterance import UtteranceLoss
 
 
 class Batch(NamedTuple):
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
         return [Batch(*pieces) for pieces in zip(*chunks, strict=True)]
 
 
-Criterion = CPCLoss | UtteranceLoss | LabelledLoss
+Criterion = CPCLoss | InstanceLoss | SupervisedLoss
 
 
 class Network(nn.Module):
@@ -41,11 +41,11 @@ class Network(nn.Module):
         super().__init__()
         self.model, self.criterion = model, criterion
 
-    def forward(self, batch: Batch, generator: torch.Generator, share: Share) -> Losses:
-        if isinstance(self.criterion, UtteranceLoss):
+    def forward(self, batch: Batch, generator: torch.Generator, share: BatchShard) -> Losses:
+        if isinstance(self.criterion, InstanceLoss):
             utterances: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
             return utterances
-        if isinstance(self.criterion, LabelledLoss):
+        if isinstance(self.criterion, SupervisedLoss):
             labelled: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
             return labelled
         frames: Losses = self.criterion(self.model(batch.past, future=batch.future), generator, share)
@@ -61,12 +61,12 @@ def build_criterion(recipe: Recipe, model: CPC) -> Criterion:
     _check_geometry(recipe, model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, "heads"))
-        if isinstance(recipe.loss, LossConfig):
+        if isinstance(recipe.loss, CPCLossConfig):
             built: Criterion = CPCLoss.build(recipe.loss, model.dim, model.hidden)
-        elif isinstance(recipe.loss, LabelledConfig):
-            built = LabelledLoss(recipe.loss, model)
+        elif isinstance(recipe.loss, SupervisedConfig):
+            built = SupervisedLoss(recipe.loss, model)
         else:
-            built = UtteranceLoss(recipe.loss, model)
+            built = InstanceLoss(recipe.loss, model)
         return built.to(next(model.parameters()).device)
 
 
@@ -88,20 +88,20 @@ def trained(*modules: nn.Module) -> list[nn.Parameter]:
 
 
 def _check_geometry(recipe: Recipe, model: CPC) -> None:
-    samples = recipe.windows.samples
-    if isinstance(recipe.loss, LossConfig):
-        if (frames := model.frames(samples)) <= recipe.loss.steps:
+    samples = recipe.data.window_size
+    if isinstance(recipe.loss, CPCLossConfig):
+        if (frames := model.frames(samples)) <= recipe.loss.prediction_steps:
             raise InputError(
-                f"windows.samples={samples}: gives {frames} frames, which must exceed "
-                f"loss.steps={recipe.loss.steps}; use longer windows or fewer steps"
+                f"data.window_size={samples}: gives {frames} frames, which must exceed "
+                f"loss.prediction_steps={recipe.loss.prediction_steps}; use longer windows or fewer steps"
             )
         return
-    if isinstance(recipe.loss, LabelledConfig):
+    if isinstance(recipe.loss, SupervisedConfig):
         if model.frames(samples) < 1:
-            raise InputError(f"windows.samples={samples}: too short for one frame of {model.receptive_field} samples")
+            raise InputError(f"data.window_size={samples}: too short for one frame of {model.receptive_field} samples")
         return
     crop = recipe.loss.views.crop or samples
     if crop > samples:
-        raise InputError(f"loss.views.crop={crop}: is longer than windows.samples={samples}; crop less, or draw more")
+        raise InputError(f"loss.views.crop={crop}: is longer than data.window_size={samples}; crop less, or draw more")
     if model.frames(crop) < 1:
         raise InputError(f"loss.views.crop={crop}: too short for one frame of {model.receptive_field} samples")

@@ -7,46 +7,46 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cpc.augment import AugmentConfig
+from cpc.augment.compose import AugmentConfig
 from cpc.config import STRICT, load
+from cpc.data.sampler import WindowConfig
 from cpc.device import Precision
-from cpc.labelled import LabelledConfig
-from cpc.model import ModelConfig
-from cpc.objective import LossConfig
-from cpc.training.schedule import OptimConfig
-from cpc.utterance import UtteranceConfig
-from cpc.windows import WindowsConfig
+from cpc.losses.cpc import CPCLossConfig
+from cpc.losses.instance import InstanceConfig
+from cpc.losses.supervised import SupervisedConfig
+from cpc.models.cpc import ModelConfig
+from cpc.training.optim import OptimConfig
 
 
-@dataclass(frozen=True, config=STRICT)
-class DataConfig:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig(WindowConfig):
     """A packed corpus, its split to train on (all of it if None), and its split of unseen speakers to validate on.
 
-    Without a split `valid`, a share `held_out` of the training speakers is set aside and never trained on.
+    Without a split `valid`, a share `val_fraction` of the training speakers is set aside and never trained on.
     """
 
     corpus: str
     train: str | None = None
     valid: str | None = None
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
     """How long, on what, and how often things are written. Intervals are in steps (updates).
 
-    accumulate: micro-batches whose union is the batch of a step. hold: the share of a GPU's free memory that the
-    corpus may take there; a larger one is streamed. compile: the encoder, by torch.compile. cuda_graph: forward and
-    backward are launched as one CUDA graph, for batches so small that a GPU waits for their launches.
+    gradient_accumulation_steps: micro-batches whose union is the batch of a step. gpu_cache_fraction: the share of a
+    GPU's free memory that the corpus may take there; a larger one is streamed. compile: the encoder, by torch.compile.
+    cuda_graph: forward and backward are launched as one CUDA graph, for batches so small that a GPU waits for them.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 10_000
+    max_steps: Annotated[int, Field(ge=1)] = 10_000
     device: str = "auto"
     precision: Precision = "auto"
     compile: bool = False
     cuda_graph: bool = False
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    hold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    gpu_cache_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     log_every: Annotated[int, Field(ge=1)] = 50
     validate_every: Annotated[int, Field(ge=1)] = 500
     validate_batches: Annotated[int, Field(ge=1)] = 16
@@ -61,9 +61,8 @@ class Recipe:
     experiment: str = "cpc"
     seed: int = 0
     model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: LossConfig | UtteranceConfig | LabelledConfig = Field(default_factory=LossConfig, discriminator="kind")
+    loss: CPCLossConfig | InstanceConfig | SupervisedConfig = Field(default_factory=CPCLossConfig, discriminator="kind")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
-    windows: WindowsConfig = Field(default_factory=WindowsConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
 

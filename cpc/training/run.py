@@ -17,19 +17,18 @@ from typing import Any
 import yaml
 
 from cpc import distributed
-from cpc.config import InputError, dump, flatten, load
+from cpc.config import InputError, dump, flatten, load, upgrade
 from cpc.device import device_name
 from cpc.distributed import World
-from cpc.files import DiskFull, locked, write_json, write_text
-from cpc.tracking import JOURNAL, RUNS, Status, Tracker
-from cpc.training.display import Display
-from cpc.training.job import Job
-from cpc.training.loop import fit
+from cpc.io import DiskFull, locked, write_json, write_text
+from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker
+from cpc.training.job import Trainer
+from cpc.training.progress import Display
 from cpc.training.recipe import Recipe
-from cpc.training.signals import stoppable
+from cpc.training.trainer import fit, stoppable
 
 
-class Taken(InputError):
+class RunExists(InputError):
     """The run's folder holds a run with other settings, or one that another process is training."""
 
 
@@ -71,7 +70,7 @@ def train(
     def choose() -> tuple[Path, Run | None]:
         folder = Path(root) / name if name else _unnamed(Path(root), recipe)
         if differ := _differences(folder, recipe):
-            raise Taken(
+            raise RunExists(
                 f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
                 f"choose another --name, go on with it by --resume {folder}, or move it away"
             )
@@ -79,7 +78,7 @@ def train(
 
     with _world(recipe) as world:
         folder, finished = world.agreed(choose)
-        return finished or _train(Job.start(recipe, world), folder, progress, parent)
+        return finished or _train(Trainer.start(recipe, world), folder, progress, parent)
 
 
 def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
@@ -93,7 +92,7 @@ def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = T
     recipe = _settings(folder, overrides)
     with _world(recipe) as world:
         finished = world.agreed(lambda: _finished(folder, recipe))
-        return finished or _train(Job.start(recipe, world), folder, progress)
+        return finished or _train(Trainer.start(recipe, world), folder, progress)
 
 
 @contextmanager
@@ -106,14 +105,14 @@ def _world(recipe: Recipe) -> Iterator[World]:
         raise SystemExit(f"cpc: {error}; the same command goes on from the last checkpoint") from None
 
 
-def _train(job: Job, folder: Path, progress: bool, parent: str | None = None) -> Run:
+def _train(job: Trainer, folder: Path, progress: bool, parent: str | None = None) -> Run:
     """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
     with ExitStack() as inside:
         job.world.agreed(lambda: inside.enter_context(_entered(folder, job.recipe)))
         return _tracked(job, folder, progress, parent)
 
 
-def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
+def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None) -> Run:
     last, recipe = folder / "last.safetensors", job.recipe
     known, saved = job.world.agreed(lambda: (_read_json(folder / "run.json"), last.exists()))
     if saved:
@@ -124,7 +123,7 @@ def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
         tracker = Tracker(recipe.experiment, folder, settings, known.get("run_id"), parent)
     run_id = job.world.agreed(lambda: tracker.run_id if tracker else "")
     job.identity = {"name": folder.name, "run_id": run_id}
-    display = Display(folder.name, job.step, recipe.training.steps, progress and job.world.first)
+    display = Display(folder.name, job.step, recipe.training.max_steps, progress and job.world.first)
     status: Status = "FAILED"
     metrics = dict(known.get("metrics", {}))
     try:
@@ -135,7 +134,7 @@ def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
             display.say("the corpus is held on the GPU")
         with stoppable() as stop:
             metrics |= fit(job, folder, tracker, display, stop)
-        status = "KILLED" if job.step < recipe.training.steps else "FINISHED"
+        status = "KILLED" if job.step < recipe.training.max_steps else "FINISHED"
         if tracker and status == "FINISHED":
             _publish(folder, tracker)
     except KeyboardInterrupt:
@@ -152,7 +151,7 @@ def _tracked(job: Job, folder: Path, progress: bool, parent: str | None) -> Run:
     return Run(folder, job.identity["run_id"], status, metrics, job.step, job.seconds)
 
 
-def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
+def _introduce(job: Trainer, tracker: Tracker, display: Display) -> None:
     """Say and record what is about to happen."""
     device = device_name(job.device)
     hours = float(job.windows.lengths.sum()) / job.corpus.sample_rate / 3600
@@ -167,8 +166,8 @@ def _introduce(job: Job, tracker: Tracker, display: Display) -> None:
     if job.windows.unknown:
         display.say(f"{job.windows.unknown} utterances have no known speaker, which this recipe needs: left out")
     if job.windows.too_short:
-        short, samples = job.windows.too_short, job.recipe.windows.samples
-        display.say(f"{short} utterances are shorter than windows.samples={samples} and are not trained on")
+        short, samples = job.windows.too_short, job.recipe.data.window_size
+        display.say(f"{short} utterances are shorter than data.window_size={samples} and are not trained on")
     if job.step:
         display.say(f"resumed at step {job.step}")
 
@@ -181,7 +180,7 @@ def _publish(folder: Path, tracker: Tracker) -> None:
 
 
 def _publish_curves(folder: Path, tracker: Tracker) -> None:
-    from cpc.curves import draw, history
+    from cpc.tracking.curves import draw, history
 
     tracker.flush()
     if not tracker.is_away:
@@ -191,7 +190,7 @@ def _publish_curves(folder: Path, tracker: Tracker) -> None:
 def _finished(folder: Path, recipe: Recipe) -> Run | None:
     """The run, if it has nothing left to do."""
     state = _read_json(folder / "run.json")
-    if state.get("status") != "FINISHED" or state["step"] < recipe.training.steps:
+    if state.get("status") != "FINISHED" or state["step"] < recipe.training.max_steps:
         return None
     if (folder / JOURNAL).exists():  # the tracking store was away when it finished
         tracker = Tracker(recipe.experiment, folder, flatten(dump(recipe)), state["run_id"])
@@ -212,7 +211,7 @@ def _differences(folder: Path, recipe: Recipe) -> list[str]:
 
 def _settings(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a run; settings that did not exist when it began have their defaults."""
-    return load(Recipe, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), overrides)
+    return load(Recipe, upgrade(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))), overrides)
 
 
 def _unnamed(root: Path, recipe: Recipe) -> Path:
@@ -237,12 +236,12 @@ def _entered(folder: Path, recipe: Recipe) -> Iterator[None]:
         except DiskFull:
             raise
         except InputError as error:
-            raise Taken(str(error)) from None
+            raise RunExists(str(error)) from None
         write_text(folder / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
         yield
 
 
-def _write_state(folder: Path, job: Job, status: str, metrics: dict[str, float]) -> None:
+def _write_state(folder: Path, job: Trainer, status: str, metrics: dict[str, float]) -> None:
     state = {**job.identity, "experiment": job.recipe.experiment, "status": status, "step": job.step}
     write_json(folder / "run.json", state | {"seconds": job.seconds, "metrics": metrics})
 

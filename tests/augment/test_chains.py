@@ -8,40 +8,23 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from cpc.augment import (
-    Aligned,
-    Augmentation,
-    AugmentConfig,
-    BandRejection,
-    ColouredNoise,
-    Crop,
-    Gain,
-    LowPass,
-    Pitch,
-    Polarity,
-    Rows,
-    SyntheticRoom,
-    Tempo,
-    TimeDropout,
-    augment,
-    views,
-)
-from cpc.augment.band import low_pass, reject
-from cpc.augment.cut import silence
-from cpc.augment.level import amplify
-from cpc.augment.noise import add_noise
-from cpc.augment.parameters import in_float32
-from cpc.augment.pitch import change_tempo, shift_pitch
-from cpc.augment.room import reverberate
+from cpc.augment.compose import Aligned, Augmentation, AugmentConfig, augment, views
+from cpc.augment.crop import Crop, TimeDropout, silence
+from cpc.augment.filters import BandRejection, LowPass, low_pass, reject
+from cpc.augment.gain import Gain, PolarityInversion, amplify
+from cpc.augment.noise import ColouredNoise, add_noise
+from cpc.augment.parameters import Rows, in_float32
+from cpc.augment.pitch import PitchShift, TimeStretch, change_tempo, shift_pitch
+from cpc.augment.reverb import SyntheticReverb, reverberate
 from cpc.config import InputError, dump, validate
 
 PARTS = [
     Gain(),
-    Polarity(),
+    PolarityInversion(),
     ColouredNoise(),
-    SyntheticRoom(),
-    Pitch(),
-    Tempo(),
+    SyntheticReverb(),
+    PitchShift(),
+    TimeStretch(),
     BandRejection(),
     LowPass(),
     TimeDropout(),
@@ -134,8 +117,10 @@ def test_permuting_the_batch_permutes_the_results(name: str, wave: Tensor) -> No
     torch.testing.assert_close(function(wave, *parameters)[order], permuted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("part", [Gain(share=0.3), Polarity(share=0.3), Pitch(share=0.3)], ids=lambda part: part.kind)
-def test_a_share_of_the_examples_is_changed(part: Gain | Polarity | Pitch) -> None:
+@pytest.mark.parametrize(
+    "part", [Gain(share=0.3), PolarityInversion(share=0.3), PitchShift(share=0.3)], ids=lambda part: part.kind
+)
+def test_a_share_of_the_examples_is_changed(part: Gain | PolarityInversion | PitchShift) -> None:
     wave = torch.randn(1000, 600)
     same = (part(wave, generator()) == wave).all(-1).float().mean()
     assert abs(float(same) - 0.7) < 4 * (0.3 * 0.7 / 1000) ** 0.5
@@ -157,19 +142,22 @@ def test_yaml_and_back(part: Augmentation) -> None:
 
 
 def test_a_recipe_reads_a_list_of_kinds() -> None:
-    past = [{"kind": "pitch", "cents": [-300, 300]}, {"kind": "coloured_noise"}, {"kind": "synthetic_room"}]
+    past = [{"kind": "pitch_shift", "cents": [-300, 300]}, {"kind": "coloured_noise"}, {"kind": "synthetic_reverb"}]
     config = validate(AugmentConfig, {"past": past})
-    assert config == AugmentConfig(past=(Pitch(), ColouredNoise(), SyntheticRoom()))
+    assert config == AugmentConfig(past=(PitchShift(), ColouredNoise(), SyntheticReverb()))
     assert validate(AugmentConfig, dump(config)) == config
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "pitch", "cents": [300, -300]}, r"past\.0.*cents=.*must be \[lowest, highest\], lowest first"),
-        ({"kind": "synthetic_room", "rt60": [0, 1]}, r"past\.0.*rt60=.*must be above 0"),
+        ({"kind": "pitch_shift", "cents": [300, -300]}, r"past\.0.*cents=.*must be \[lowest, highest\], lowest first"),
+        ({"kind": "synthetic_reverb", "rt60": [0, 1]}, r"past\.0.*rt60=.*must be above 0"),
         ({"kind": "gain", "share": 2}, r"past\.0.*share=2"),
-        ({"kind": "tempo"}, r"past\.0=.*'tempo'.*does not match any of the expected tags"),  # would move frames
+        (
+            {"kind": "time_stretch"},
+            r"past\.0=.*'time_stretch'.*does not match any of the expected tags",
+        ),  # would move frames
         ({"kind": "crop", "samples": 10}, r"past\.0=.*'crop'.*does not match any of the expected tags"),
     ],
 )
@@ -192,7 +180,7 @@ def test_views_depend_on_seed_step_and_view_alone(wave: Tensor) -> None:
 
 
 def test_an_example_is_augmented_in_the_same_way_in_a_part_of_the_batch(wave: Tensor) -> None:
-    chain = AugmentConfig(past=(ColouredNoise(), SyntheticRoom(share=0.5), Gain()))
+    chain = AugmentConfig(past=(ColouredNoise(), SyntheticReverb(share=0.5), Gain()))
     whole = views(wave, chain, seed=1, step=2).past
     places = np.array([3, 1])
     part = views(wave[places], chain, seed=1, step=2, rows=Rows(places, len(wave))).past
@@ -207,7 +195,7 @@ def test_without_augmentation_the_views_are_the_waveform_itself(wave: Tensor) ->
 
 
 def test_a_chain_runs_in_its_order(wave: Tensor) -> None:
-    chain: list[Aligned] = [ColouredNoise(), SyntheticRoom(), Gain()]
+    chain: list[Aligned] = [ColouredNoise(), SyntheticReverb(), Gain()]
     found, stream = augment(wave, chain, generator(8)), generator(8)
     for part in chain:
         wave = part(wave, stream)
@@ -215,7 +203,7 @@ def test_a_chain_runs_in_its_order(wave: Tensor) -> None:
 
 
 def test_nothing_is_kept_for_a_backward_pass(wave: Tensor) -> None:
-    assert not augment(wave.requires_grad_(), [Gain(), Pitch()], generator()).requires_grad
+    assert not augment(wave.requires_grad_(), [Gain(), PitchShift()], generator()).requires_grad
 
 
 def test_cuda_equals_itself_and_is_near_the_cpu_for_given_numbers(cuda: torch.device, wave: Tensor) -> None:

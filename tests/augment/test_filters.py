@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cpc.augment.band import low_pass, reject
-from cpc.augment.cut import crop, silence
-from cpc.augment.level import amplify
+from cpc.augment.crop import crop, silence
+from cpc.augment.filters import low_pass, reject
+from cpc.augment.gain import amplify
 from cpc.augment.parameters import fast_length, rms
-from cpc.augment.room import response, reverberate
+from cpc.augment.reverb import response, reverberate
 
 RATE, SAMPLES = 16000, 20480
 

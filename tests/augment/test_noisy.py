@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from cpc.augment import FolderNoise, MeasuredRoom
-from cpc.augment.noise import add_noise, coloured
+from cpc.augment.noise import FolderNoise, add_noise, coloured
 from cpc.augment.parameters import rms
 from cpc.augment.recordings import excerpts, recordings, responses
+from cpc.augment.reverb import MeasuredReverb
 from cpc.config import InputError
 
 
@@ -82,7 +82,7 @@ def test_measured_rooms_begin_with_the_direct_sound(tmp_path: Path) -> None:
     torch.testing.assert_close(found[0, [0, 80]], torch.tensor([1.0, -0.25]))
     wave = torch.zeros(1, 400)
     wave[0, 100] = 1.0
-    heard = MeasuredRoom(str(tmp_path), seconds=0.01)(wave, generator())
+    heard = MeasuredReverb(str(tmp_path), seconds=0.01)(wave, generator())
     expected = torch.tensor([1.0, -0.25]) / math.hypot(1, 0.25)  # as loud as before
     torch.testing.assert_close(heard[0, [100, 180]], expected, atol=1e-5, rtol=0)
 
@@ -92,4 +92,4 @@ def test_a_folder_without_sound_is_told_in_one_line(tmp_path: Path) -> None:
         FolderNoise(str(tmp_path / "none"))(torch.randn(1, 100), generator())
     soundfile.write(tmp_path / "flat.wav", np.zeros(100), 16000)
     with pytest.raises(InputError, match=r"flat\.wav: silent, so it is no impulse response"):
-        MeasuredRoom(str(tmp_path))(torch.randn(1, 100), generator())
+        MeasuredReverb(str(tmp_path))(torch.randn(1, 100), generator())

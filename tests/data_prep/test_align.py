@@ -16,15 +16,16 @@ pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser,
 
 from benchmarks.agreement import Agreement, Phones, edits, match
 from benchmarks.alignment import read_reference, synthesise
-from cpc.audio import decode, resample, to_int16, write_flac
+from cpc.audio.decode import decode, resample, to_int16, write_flac
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
-from cpc.files import write_text
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
+from cpc.io import write_text
 from data_prep import align as job
 from data_prep import espeak
 from data_prep.align import align
-from data_prep.aligner import FIRST_EDGE, HOP, PAUSE, SAMPLE_RATE, Aligned, Aligner, AlignmentError
-from data_prep.arpabet import PHONES
+from data_prep.aligner import FIRST_EDGE, HOP, PAUSE, PHONES, SAMPLE_RATE, Aligned, Aligner, AlignmentError
 from data_prep.lexicon import pronounce, split_words
 from data_prep.speakers import Utterance
 
@@ -275,7 +276,7 @@ def test_killed_and_started_again_ends_with_the_same_bytes(
     spoken: list[tuple[Utterance, Phones]], whole: Corpus, tmp_path: Path, many_chunks: None
 ) -> None:
     killed = packed(tmp_path, lines_of(spoken))
-    code = "import data_prep.align as a; from cpc.corpus import Corpus; a.FEWEST_SECONDS = 5\n"
+    code = "import data_prep.align as a; from cpc.data.corpus import Corpus; a.FEWEST_SECONDS = 5\n"
     code += f"a.align(Corpus.open({str(killed.path)!r}), workers=2, progress=False)"
     running = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     parts = killed.path / "labels" / "phones.parts"

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from cpc.audio import Reader, decode
+from cpc.audio.decode import Reader, decode
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
 from data_prep import cutting
 from data_prep.cutting import CUTS, Rules, cut_files, segment_id
 
@@ -252,7 +254,7 @@ from pathlib import Path
 import pandas, pyarrow.parquet, soundfile  # pandas: pyarrow would load it in each child
 sys.path.insert(0, sys.argv[2])
 from test_cutting import RULES, source, write_talk
-from cpc.corpus import pack, shards
+from cpc.data.pack import pack; from cpc.data import shards
 from data_prep import cutting
 
 os.fsync = lambda file: None
@@ -314,7 +316,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from test_cutting import source
-from cpc.corpus import Corpus, pack
+from cpc.data.corpus import Corpus; from cpc.data.pack import pack
 from data_prep.cutting import Rules, cut_files
 
 def peak():

@@ -12,9 +12,16 @@ import pytest
 
 from cpc.config import InputError
 from data_prep import download
-from data_prep.catalogue import LIBRISPEECH, Archive, measure, read_catalogue
-from data_prep.download import fetch_all, find_archive
-from data_prep.transfer import Transfer, show_transfer
+from data_prep.download import (
+    LIBRISPEECH,
+    Archive,
+    Transfer,
+    fetch_all,
+    find_archive,
+    measure,
+    read_catalogue,
+    show_transfer,
+)
 from tests.openslr import Served, entry, serve
 
 BODY = np.random.default_rng(0).bytes(3_000_000)  # what archives consist of does not matter here
@@ -205,7 +212,7 @@ def test_progress_in_words() -> None:
 
 
 def test_plain_lines_come_at_intervals(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.transfer.PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("data_prep.download.PLAIN_EVERY", 0.0)
     state = Transfer("fetching", {"a": 2_000_000}, shown=True)
     state.add("a", 1_000_000)
     state.add("a", 1_000_000)

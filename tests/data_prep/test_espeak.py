@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser, is not installed")
 
-from data_prep import espeak, sentences
+from data_prep import espeak
+from data_prep import speakers as sentences
 from data_prep.espeak import INVENTORY, PHONES, SAMPLE_RATE, Phone, Speech, Voice, segment, speak, surround
 from data_prep.speakers import _DIALECTS
 

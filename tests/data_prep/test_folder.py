@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from cpc.config import InputError
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from data_prep import folder as command
 from data_prep.console import run
 from tests.packed import invoke

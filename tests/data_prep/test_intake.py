@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus
-from data_prep.intake import Labels, Unread, check_scheme, take
+from cpc.data.alignment import AlignedRow
+from cpc.data.corpus import Corpus
+from data_prep.label_files import Labels, Unread, check_scheme, take
 from tests.packed import content, make_corpus, refusal
 
 IDS = [f"a-1-{place:03d}" for place in range(200)]

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from cpc.config import InputError
-from cpc.corpus import Corpus, pack
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
 from data_prep import labels as command
-from data_prep.arpabet import PHONES
+from data_prep.aligner import PHONES
 from data_prep.console import run
 from data_prep.metadata import describe
 from tests.packed import content, invoke, lines, make_corpus, refusal

@@ -9,7 +9,7 @@ pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser,
 from benchmarks.agreement import edits
 from cpc.config import InputError
 from data_prep import espeak
-from data_prep.arpabet import PHONES, VOWELS, fold
+from data_prep.aligner import PHONES, VOWELS, fold
 from data_prep.lexicon import _MNEMONICS, _fold, dictionary, pronounce, split_words, transcribe, unknown_words
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpc.config import InputError
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from data_prep import librilight
 from data_prep.cutting import Rules
 from data_prep.librilight import join

@@ -10,11 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cpc.config import InputError
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from data_prep import librispeech as command
-from data_prep.arpabet import PHONES
-from data_prep.catalogue import Catalogue, measure
-from data_prep.space import Need, peak
+from data_prep.aligner import PHONES
+from data_prep.download import Catalogue, Need, measure, peak
 from tests.openslr import PIPED, Served, entry, make_librispeech, serve, tar_folder, tarball, write_catalogue
 
 SUBSETS = {"dev-clean": 3, "dev-other": 2}

@@ -15,16 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cpc.corpus import Corpus
-from data_prep.catalogue import Catalogue
+from cpc.data.corpus import Corpus
+from data_prep.download import Catalogue
 from tests.openslr import entry, make_librispeech, serve, tar_folder, write_catalogue
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RUN = RECIPES / "librispeech" / "run.sh"
 STEPS = 40
 TINY = f"""
-training.steps={STEPS} training.checkpoint_every=5 training.validate_every=20 training.validate_batches=1
-training.precision=fp32 training.device=cpu windows.batch=4 windows.samples=8000 loss.steps=4
+training.max_steps={STEPS} training.checkpoint_every=5 training.validate_every=20 training.validate_batches=1
+training.precision=fp32 training.device=cpu data.batch_size=4 data.window_size=8000 loss.prediction_steps=4
 model.encoder.channels=16 model.context.hidden=16
 """
 PATIENCE = 600  # seconds for a stage to be reached, on a busy machine

@@ -11,7 +11,11 @@ import soundfile
 from typer.testing import CliRunner
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus, Source, pack, write_alignment, write_split
+from cpc.data.alignment import AlignedRow, write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
+from cpc.data.splits import write_split
 from data_prep import folder
 from data_prep import merge as command
 from data_prep.console import run

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cpc.config import InputError
-from cpc.corpus import Source
+from cpc.data.shards import Source
 from data_prep.metadata import Join, Table, compile_pattern, describe, name_by_pattern, one_line
 
 

@@ -35,7 +35,7 @@ def test_without_a_folder_it_says_what_to_name(tmp_path: Path) -> None:
 def test_one_speaker_gives_features(tmp_path: Path) -> None:
     write(tmp_path / "my recordings/day one/long.flac", 180, 70, 16000)
     write(tmp_path / "my recordings/day one/short.wav", 180, 3, 22050)
-    train = "training.steps=2 training.device=cpu windows.batch=4"
+    train = "training.max_steps=2 training.device=cpu data.batch_size=4"
     done = run(tmp_path, RECORDINGS="my recordings", TRAIN=train, PACK="--longest 20")
     assert done.returncode == 0, done.stderr
     assert "1 files give" in done.stdout
@@ -52,7 +52,7 @@ def test_two_speakers_are_probed_and_compared(tmp_path: Path) -> None:
     for speaker, hertz in (("ann", 220), ("bob", 110)):
         for number in range(4):
             write(tmp_path / f"voices/{speaker}/{number}.wav", hertz, 2 + 0.1 * number, 16000)
-    train = "training.steps=2 training.device=cpu windows.batch=4"
+    train = "training.max_steps=2 training.device=cpu data.batch_size=4"
     probe = "--device cpu --no-baselines"
     done = run(tmp_path, RECORDINGS=str(tmp_path / "voices"), TRAIN=train, PROBE=probe, NAME="duo")
     assert done.returncode == 0, done.stderr

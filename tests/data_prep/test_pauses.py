@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cpc.audio import decode, find_audio
-from data_prep.pauses import PAUSE, SHORTEST, cut, find_quiet, frame_levels, runs
+from cpc.audio.decode import decode, find_audio
+from data_prep.cutting import PAUSE, SHORTEST, cut, find_quiet, frame_levels, runs
 
 RATE, HOP = 16000, 160
 

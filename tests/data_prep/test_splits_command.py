@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus, overlap, read_ids, write_alignment, write_split
+from cpc.data.alignment import AlignedRow, write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.shards import read_ids
+from cpc.data.splits import overlap, write_split
 from cpc.evaluation.leakage import check
 from data_prep import splits as command
 from data_prep.splits import take_splits

@@ -15,12 +15,15 @@ from numpy.random import default_rng
 
 pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser, is not installed")
 
-from cpc.audio import decode
+from cpc.audio.decode import decode
 from cpc.config import InputError
-from cpc.corpus import Corpus, overlap, pack
-from data_prep import sentences, synthetic
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.splits import overlap
+from data_prep import speakers as sentences
+from data_prep import synthetic
 from data_prep.espeak import INVENTORY
-from data_prep.speakers import cast, chapters, utterance
+from data_prep.speakers import chapters, make_speakers, utterance
 from data_prep.synthetic import make
 
 SMALL = {"speakers": 6, "hours": 0.02}
@@ -51,7 +54,7 @@ def test_it_holds_what_was_asked_for(corpus: Corpus) -> None:
 
 
 def test_utterances_last_as_in_read_speech() -> None:
-    chapter = chapters(cast(6, 0)[0], 0)[0]
+    chapter = chapters(make_speakers(6, 0)[0], 0)[0]
     lengths = [len(utterance(chapter, f"x-{number}", 0).samples) / 16000 for number in range(40)]
     assert min(lengths) > 1.28 and max(lengths) < 14
     assert np.mean([2 <= length <= 12 for length in lengths]) > 0.95
@@ -120,7 +123,7 @@ def test_the_bytes_depend_on_the_seed_alone(made: Path, tmp_path: Path) -> None:
 
 def test_an_utterance_is_a_function_of_its_id_not_of_its_turn(made: Path, corpus: Corpus) -> None:
     row = next(row for row, id in enumerate(corpus.ids) if id.endswith("-0001"))
-    speaker = next(speaker for speaker in cast(6, 0) if speaker.id == corpus.speakers[row])
+    speaker = next(speaker for speaker in make_speakers(6, 0) if speaker.id == corpus.speakers[row])
     chapter = next(chapter for chapter in chapters(speaker, 0) if chapter.id == corpus.chapters[row])
     assert np.array_equal(utterance(chapter, corpus.ids[row], 0).samples, corpus.waveform(row))
 
@@ -204,14 +207,14 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 def test_forty_speakers_are_forty_voices() -> None:
     for seed in (0, 1):
-        people = cast(40, seed)
+        people = make_speakers(40, seed)
         assert len({speaker.voice.name for speaker in people}) == 40
         assert [speaker.sex for speaker in people] == ["F", "M"] * 20
-    assert len({speaker.voice for speaker in cast(400, 0)}) == 400
+    assert len({speaker.voice for speaker in make_speakers(400, 0)}) == 400
 
 
 def test_sessions_of_a_speaker_differ_a_little() -> None:
-    speaker = cast(4, 0)[0]
+    speaker = make_speakers(4, 0)[0]
     sessions = chapters(speaker, 0)
     assert len({session.level for session in sessions}) == synthetic.CHAPTERS
     assert all(abs(session.pace) <= 8 and 30 <= session.snr - 1 <= session.snr + 1 <= 45 for session in sessions)
@@ -230,6 +233,8 @@ def test_sentences_are_many_and_of_the_right_length() -> None:
 
 
 def test_packing_elsewhere_gives_the_same_audio(made: Path, corpus: Corpus, tmp_path: Path) -> None:
-    books = [synthetic.read_chapter(made, chapter) for speaker in cast(6, 0) for chapter in chapters(speaker, 0)]
+    books = [
+        synthetic.read_chapter(made, chapter) for speaker in make_speakers(6, 0) for chapter in chapters(speaker, 0)
+    ]
     pack([one.source for book in books for one in book], tmp_path / "packed", workers=1, progress=False)
     assert Corpus.open(tmp_path / "packed").digest == corpus.digest

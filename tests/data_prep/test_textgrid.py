@@ -10,8 +10,8 @@ from praatio.data_classes.interval_tier import IntervalTier
 from praatio.data_classes.point_tier import PointTier
 
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from data_prep.arpabet import PHONES
+from cpc.data.corpus import Corpus
+from data_prep.aligner import PHONES
 from data_prep.textgrid import read_textgrid, take_textgrids
 from tests.packed import content, make_corpus, refusal
 

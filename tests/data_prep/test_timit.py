@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus
-from data_prep.intake import Unread
+from cpc.data.alignment import AlignedRow
+from cpc.data.corpus import Corpus
+from data_prep.label_files import Unread
 from data_prep.timit import PHONES_39, PHONES_48, PHONES_61, TO_39, TO_48, fold, read_phn, take_phn
 from tests.packed import content, lines, make_corpus, refusal
 

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from cpc.corpus import AlignedRow, Corpus, Source, pack, write_alignment, write_split
+from cpc.data.alignment import AlignedRow, write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
+from cpc.data.splits import write_split
 
 PHONES = [(400, 900), (400, 1500), (700, 1200), (700, 2000), (300, 2500), (1000, 3000)]  # Hz
 SPEAKERS, CHAPTERS, UTTERANCES = 4, 3, 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunTag
 
-from cpc.evaluation.result import Count, ProbeResult
-from cpc.tracking import connect, experiment_id
+from cpc.evaluation.results import Count, ProbeResult
+from cpc.tracking.mlflow import connect, experiment_id
 
 UTTERANCES = 40
 

@@ -8,17 +8,16 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cpc.audio.mfcc import MFCC39, LogMel
 from cpc.config import InputError, dump, validate
-from cpc.corpus import Corpus
-from cpc.evaluation.baselines import probe_cached, probe_run
-from cpc.evaluation.cache import place
-from cpc.evaluation.classifier import Fitting
+from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features
-from cpc.evaluation.protocol import Protocol
-from cpc.evaluation.result import Task
-from cpc.evaluation.trial import Trial
-from cpc.model import ModelConfig, build
-from cpc.nn.frontends import MFCC39, LogMel
+from cpc.evaluation.probes.cache import place
+from cpc.evaluation.probes.linear import Fitting
+from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
+from cpc.evaluation.results import Task
+from cpc.evaluation.runner import probe_cached, probe_run
+from cpc.models.cpc import ModelConfig, build
 
 
 class Counted(LogMel):
@@ -92,12 +91,12 @@ def test_whatever_determines_the_result_changes_the_key(chords: Corpus, tmp_path
 
     first = key(features, trial)
     protocols = [
-        Protocol(fitting=Fitting(tolerance=1e-4)),
-        Protocol(l2=(1e-4,)),
-        Protocol(classifier="mlp"),
-        Protocol(context=2),
-        Protocol(budget=10.0),
-        Protocol(seed=1),
+        ProbeProtocol(fitting=Fitting(tolerance=1e-4)),
+        ProbeProtocol(l2=(1e-4,)),
+        ProbeProtocol(classifier="mlp"),
+        ProbeProtocol(context=2),
+        ProbeProtocol(budget=10.0),
+        ProbeProtocol(seed=1),
     ]
     others = [
         key(LogMel(), trial),

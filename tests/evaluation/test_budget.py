@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from cpc.audio.mfcc import LogMel
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from cpc.evaluation.budget import labelled
-from cpc.evaluation.probe import probe
-from cpc.evaluation.protocol import Protocol
-from cpc.nn.frontends import LogMel
+from cpc.data.corpus import Corpus
+from cpc.evaluation.probes.dataset import labelled
+from cpc.evaluation.probes.probe import probe
+from cpc.evaluation.probes.protocol import ProbeProtocol
 
 
 def test_a_larger_budget_holds_the_smaller(chords: Corpus) -> None:
@@ -38,7 +38,7 @@ def test_a_probe_uses_these_labels_alone(chords: Corpus) -> None:
     rows = np.unique(chords.rows("phone_train"))
     kept = rows[labelled("phone", chords, rows, 20.0, 0)]
     ids = [chords.ids[row] for row in kept]
-    some = probe(LogMel(), chords, "phone_train", "phone_test", "phone", protocol=Protocol(budget=20.0))
+    some = probe(LogMel(), chords, "phone_train", "phone_test", "phone", protocol=ProbeProtocol(budget=20.0))
     alone = probe(LogMel(), chords, ids, "phone_test", "phone")
     assert some.accuracy == alone.accuracy
     assert some.train_utterances == len(ids) == 8
@@ -48,15 +48,15 @@ def test_a_probe_uses_these_labels_alone(chords: Corpus) -> None:
 
 
 def test_one_utterance_is_trained_on_without_a_choice(chords: Corpus) -> None:
-    result = probe(LogMel(), chords, "phone_train", "phone_test", "phone", protocol=Protocol(budget=0.1))
+    result = probe(LogMel(), chords, "phone_train", "phone_test", "phone", protocol=ProbeProtocol(budget=0.1))
     assert result.train_utterances == 1
     assert "chosen on" not in result.protocol
     assert result.accuracy > result.majority
     with pytest.raises(InputError, match="hidden layer is stopped by held-out utterances"):
-        probe(LogMel(), chords, "phone_train", "phone_test", "phone", protocol=Protocol("mlp", budget=0.1))
+        probe(LogMel(), chords, "phone_train", "phone_test", "phone", protocol=ProbeProtocol("mlp", budget=0.1))
 
 
 def test_impossible_choices_are_named_together() -> None:
     with pytest.raises(InputError) as error:
-        Protocol(budget=0.0, context=-1, l2=())
+        ProbeProtocol(budget=0.0, context=-1, l2=())
     assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["context=-1", "budget=0", "l2=()"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cpc.evaluation import classifier
-from cpc.evaluation.classifier import Fitting, fit
+from cpc.evaluation.probes import linear as classifier
+from cpc.evaluation.probes.linear import Fitting, fit
 
 TIGHT = Fitting(l2=1e-3, tolerance=1e-10)
 

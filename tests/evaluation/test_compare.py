@@ -13,12 +13,9 @@ from rich.table import Table
 
 from cpc.config import InputError
 from cpc.evaluation import compare
-from cpc.evaluation.comparison import Wishes, show
-from cpc.evaluation.experiment import find_run
-from cpc.evaluation.noise import judge, over_seeds, ties
-from cpc.evaluation.registry import register, sentence
-from cpc.evaluation.versus import render_versus, versus
-from cpc.tracking import connect, experiment_id
+from cpc.evaluation.compare import ReportOptions, judge, over_seeds, render_versus, show, ties, versus
+from cpc.evaluation.experiment import find_run, register, sentence
+from cpc.tracking.mlflow import connect, experiment_id
 from tests.evaluation.recorded import UTTERANCES, add, add_result
 
 LOSS = [(10, 3.0), (20, 2.5)]
@@ -35,9 +32,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add(root, "MFCC", {}, {"phone/test/mfcc": 0.495}, kind="baseline")
 
     parent = add(root, "steps", kind="sweep", experiment="swept")
-    add(root, "alone", {"loss.steps": 9}, {"phone/test/c": 0.2}, experiment="swept")
-    add(root, "steps-2", {"loss.steps": 2}, {"phone/test/c": 0.3}, experiment="swept", parent=parent)
-    add(root, "steps-4", {"loss.steps": 4}, {"phone/test/c": 0.4}, experiment="swept", parent=parent, status="KILLED")
+    add(root, "alone", {"loss.prediction_steps": 9}, {"phone/test/c": 0.2}, experiment="swept")
+    add(root, "steps-2", {"loss.prediction_steps": 2}, {"phone/test/c": 0.3}, experiment="swept", parent=parent)
+    add(
+        root,
+        "steps-4",
+        {"loss.prediction_steps": 4},
+        {"phone/test/c": 0.4},
+        experiment="swept",
+        parent=parent,
+        status="KILLED",
+    )
 
     for seed, value in enumerate((0.40, 0.44, 0.48)):
         add(root, f"wide-seed{seed}", {lr: 1, "seed": seed}, {"phone/test/c": value}, experiment="seeds")
@@ -242,7 +247,7 @@ def test_the_best_model_is_registered_under_an_alias(root: Path) -> None:
 
 
 def test_the_verb_compares_an_experiment_or_two_runs(root: Path, tmp_path: Path) -> None:
-    shown_ = show(["exp"], tmp_path, Wishes(html=tmp_path / "r.html"), root)
+    shown_ = show(["exp"], tmp_path, ReportOptions(html=tmp_path / "r.html"), root)
     assert len(shown_.tables) == 1
     assert [line.split(":")[0] for line in shown_.lines] == ["table", "training curves", "page"]
     assert {path.name for path in tmp_path.iterdir()} == {"compare-exp.csv", "compare-exp.png", "r.html"}
@@ -260,12 +265,14 @@ def test_the_folder_of_one_run_is_not_taken_for_an_experiment(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("names", "wishes", "message"),
     [
-        (["a", "b", "c"], Wishes(), "give one experiment, or two runs"),
-        (["one", "two"], Wishes(html=Path("r.html")), "are for one experiment"),
-        (["exp"], Wishes(alias="best"), "name it with --register"),
+        (["a", "b", "c"], ReportOptions(), "give one experiment, or two runs"),
+        (["one", "two"], ReportOptions(html=Path("r.html")), "are for one experiment"),
+        (["exp"], ReportOptions(alias="best"), "name it with --register"),
     ],
 )
-def test_wishes_that_make_no_sense_are_refused(root: Path, names: list[str], wishes: Wishes, message: str) -> None:
+def test_wishes_that_make_no_sense_are_refused(
+    root: Path, names: list[str], wishes: ReportOptions, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         show(names, Path("out"), wishes, root)
 

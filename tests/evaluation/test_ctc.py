@@ -5,16 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from cpc.audio.mfcc import MFCC39
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from cpc.evaluation.ctc import SequenceClassifier, edits
+from cpc.data.corpus import Corpus
 from cpc.evaluation.features import FrameTable
-from cpc.evaluation.phone_sequence import sequences
 from cpc.evaluation.phones import silent_classes
-from cpc.evaluation.probe import judge
-from cpc.evaluation.protocol import Protocol
-from cpc.evaluation.trial import Trial
-from cpc.nn.frontends import MFCC39
+from cpc.evaluation.probes.phoneme_recognition import SequenceClassifier, edits, sequences
+from cpc.evaluation.probes.probe import judge
+from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
 
 
 def tables(corpus: Corpus, trial: Trial, noise: bool = False) -> list[FrameTable]:
@@ -96,14 +94,14 @@ def test_silences_are_no_phones(chords: Corpus) -> None:
 
 
 def test_choices_that_are_not_its_own_are_refused(chords: Corpus) -> None:
-    trial = Trial(chords, "phone_train", "phone_test", protocol=Protocol("mlp"))
+    trial = Trial(chords, "phone_train", "phone_test", protocol=ProbeProtocol("mlp"))
     with pytest.raises(InputError, match="leave it at linear"):
         judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
 
 
 def test_features_are_standardised_by_utterances_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids come in the order of speakers: the first thousand would be of a few of them."""
-    from cpc.evaluation import ctc
+    from cpc.evaluation.probes import phoneme_recognition as ctc
 
     monkeypatch.setattr(ctc, "MOST_STANDARDISED", 50)
     frames = torch.arange(500.0)[:, None].repeat_interleave(4, 0)  # utterance i of four frames says i

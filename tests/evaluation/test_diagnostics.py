@@ -10,13 +10,16 @@ from matplotlib.axes import Axes
 
 import cpc
 from cpc.config import InputError
-from cpc.contrast import NCE, Cosine, InfoNCE, Objective, Triplet, Uniform
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
+from cpc.data.sampler import WindowConfig
 from cpc.evaluation.diagnostics import anchors, horizon, load_trained, surprise
-from cpc.evaluation.figures.horizon import draw_horizon
-from cpc.model import Latents, ModelConfig, build
-from cpc.nn.encoder import EncoderConfig
-from cpc.objective import CPCLoss, FrameQueueConfig
+from cpc.evaluation.plots.loss import draw_horizon
+from cpc.losses.cpc import CPCLoss, FrameQueueConfig
+from cpc.losses.negatives import Uniform
+from cpc.losses.objectives import NCE, InfoNCE, Objective, Triplet
+from cpc.losses.scores import Cosine
+from cpc.models.cpc import Latents, ModelConfig, build
+from cpc.models.encoder import EncoderConfig
 from tests.evaluation.trained import save_untrained
 
 
@@ -32,7 +35,7 @@ def latents(batch: int, frames: int, dim: int = 6) -> Latents:
 
 @pytest.mark.parametrize(("batch", "group"), [(4, 8), (5, 4), (6, 3)])
 def test_anchors_are_what_the_loss_takes_the_mean_of(batch: int, group: int) -> None:
-    loss = CPCLoss(3, 6, 6, Uniform(count=9, across=0.5), group=group)
+    loss = CPCLoss(3, 6, 6, Uniform(num_negatives=9, cross_sequence_fraction=0.5), group_size=group)
     given = latents(batch, 12)
     expected = loss(given, torch.Generator().manual_seed(1))
     found = anchors(loss, given, torch.Generator().manual_seed(1))
@@ -45,7 +48,15 @@ def test_anchors_are_what_the_loss_takes_the_mean_of(batch: int, group: int) -> 
 def test_anchors_know_what_is_learnt_of_the_scores_and_the_queue(queued: bool) -> None:
     """Figures show the loss that was trained."""
     queue = FrameQueueConfig(size=8, each=2) if queued else None
-    loss = CPCLoss(3, 6, 6, Uniform(count=9, across=0.5), score=Cosine(0.1), learnt=["temperature"], queue=queue)
+    loss = CPCLoss(
+        3,
+        6,
+        6,
+        Uniform(num_negatives=9, cross_sequence_fraction=0.5),
+        score=Cosine(0.1),
+        learnable=["temperature"],
+        queue=queue,
+    )
     with torch.no_grad():
         for parameter in loss.calibration.parameters():
             parameter.add_(1.0)
@@ -58,7 +69,7 @@ def test_anchors_know_what_is_learnt_of_the_scores_and_the_queue(queued: bool) -
 
 def test_standing_still_is_predicted_perfectly_where_the_signal_stands_still() -> None:
     """One direction a sequence: z_t is z_{t+k}. All negatives come from other sequences, which point elsewhere."""
-    loss = CPCLoss(3, 6, 6, Uniform(count=9, across=1.0))
+    loss = CPCLoss(3, 6, 6, Uniform(num_negatives=9, cross_sequence_fraction=1.0))
     z = torch.eye(6)[:, None].expand(6, 12, 6)
     assert anchors(loss, Latents(z, z), still=True).correct.all()
 
@@ -66,9 +77,11 @@ def test_standing_still_is_predicted_perfectly_where_the_signal_stands_still() -
 def test_the_heads_of_a_run_come_back(run: Path) -> None:
     trained = load_trained(run)
     settings = cpc.load_config(str(run / "config.yaml"))
-    assert trained.loss.steps == settings.loss.steps
-    assert trained.windows == settings.windows
-    weights = cpc.model.read_checkpoint(run / "last.safetensors")[1]
+    assert trained.loss.prediction_steps == settings.loss.prediction_steps
+    assert trained.windows == WindowConfig(
+        **{f: getattr(settings.data, f) for f in ("window_size", "batch_size", "same_speaker_batches")}
+    )
+    weights = cpc.models.checkpoint.read_checkpoint(run / "last.safetensors")[1]
     assert all(torch.equal(weights[f"loss.{name}"], value) for name, value in trained.loss.state_dict().items())
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cpc.evaluation.early_stopping import SMALLER, EarlyStopping
+from cpc.evaluation.probes.mlp import SMALLER, EarlyStopping
 
 
 def test_it_goes_back_to_the_best_and_ends() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cpc.evaluation.examples import Examples
 from cpc.evaluation.features import FrameTable
+from cpc.evaluation.probes.dataset import Examples
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from cpc.audio.mfcc import MFCC39, LogMel
 from cpc.config import InputError, validate
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features, Layer, extract, extract_features
-from cpc.model import CPC, ModelConfig, build
-from cpc.nn.frontends import MFCC39, LogMel
+from cpc.models.cpc import CPC, ModelConfig, build
 
 
 def model(norm: str = "channel") -> CPC:

@@ -6,24 +6,20 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from cpc import style
+from cpc import plotting as style
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from cpc.curves import draw
+from cpc.data.corpus import Corpus
 from cpc.evaluation.diagnostics import Horizon, load_trained
 from cpc.evaluation.experiment import Row
-from cpc.evaluation.figures import scatter
-from cpc.evaluation.figures.budget import draw_budgets
-from cpc.evaluation.figures.confusion import draw_confusion
-from cpc.evaluation.figures.gallery import draw_all
-from cpc.evaluation.figures.horizon import draw_horizon
-from cpc.evaluation.figures.intervals import draw_intervals
-from cpc.evaluation.figures.material import by_speakers, confusions, few, points
-from cpc.evaluation.figures.phone_pairs import draw_phone_pairs
-from cpc.evaluation.figures.utterance import draw_utterance
-from cpc.evaluation.figures.variance import draw_variance
 from cpc.evaluation.phones import MANNERS, OTHER, by_manner
-from cpc.tracking import connect
+from cpc.evaluation.plots import maps as scatter
+from cpc.evaluation.plots.gallery import draw_all
+from cpc.evaluation.plots.loss import draw_horizon, draw_utterance
+from cpc.evaluation.plots.maps import by_speakers, confusions, draw_variance, few, points
+from cpc.evaluation.plots.phones import draw_confusion, draw_phone_pairs
+from cpc.evaluation.plots.results import draw_budgets, draw_intervals
+from cpc.tracking.curves import draw
+from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 
 ARPABET = "SIL SPN AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"

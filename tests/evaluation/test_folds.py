@@ -5,16 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cpc.audio.mfcc import LogMel
 from cpc.config import InputError
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from cpc.evaluation.features import extract_features
-from cpc.evaluation.folds import folds_of, judge_folds
-from cpc.evaluation.probe import probe
-from cpc.evaluation.protocol import Protocol
-from cpc.evaluation.trial import Trial, check
-from cpc.nn.frontends import LogMel
+from cpc.evaluation.probes.probe import folds_of, judge_folds, probe
+from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
 
-FIXED = Protocol(l2=(1e-3,))
+FIXED = ProbeProtocol(l2=(1e-3,))
 
 
 def test_every_speaker_is_judged_by_the_others(chords: Corpus) -> None:

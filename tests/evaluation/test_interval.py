@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cpc.evaluation.interval import bootstrap_interval
+from cpc.evaluation.stats import bootstrap_interval
 
 
 def simulate(utterances: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

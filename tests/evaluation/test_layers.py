@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cpc.config import InputError, validate
-from cpc.evaluation.layers import Layer, layers_of
-from cpc.model import CPC, ModelConfig, build
+from cpc.evaluation.features import Layer, layers_of
+from cpc.models.cpc import CPC, ModelConfig, build
 
 
 @pytest.fixture

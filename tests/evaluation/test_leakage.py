@@ -7,7 +7,9 @@ import pytest
 import soundfile
 
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
 from cpc.evaluation.leakage import check, pretraining_note
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from cpc.evaluation import mlp
-from cpc.evaluation.classifier import Fitting, fit
-from cpc.evaluation.examples import Examples
 from cpc.evaluation.features import FrameTable
-from cpc.evaluation.mlp import fit_mlp
+from cpc.evaluation.probes import mlp
+from cpc.evaluation.probes.dataset import Examples
+from cpc.evaluation.probes.linear import Fitting, fit
+from cpc.evaluation.probes.mlp import fit_mlp
 
 
 def corners(count: int, seed: int) -> Examples:

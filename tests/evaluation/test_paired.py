@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from cpc.config import InputError
-from cpc.evaluation.interval import by_cluster, over_seeds
-from cpc.evaluation.paired import paired
-from cpc.evaluation.result import Count, ProbeResult
+from cpc.evaluation.results import Count, ProbeResult
+from cpc.evaluation.stats import by_cluster, over_seeds, paired
 
 BARE = ProbeResult(
     "phone", "CPC c", 0.0, 0.0, 0.0, 0.0, 40, "train", "test", 1, 1, 1, 1, 1, True, "speech", "protocol"
@@ -69,7 +68,7 @@ def test_no_difference_is_called_one_in_a_twentieth_of_cases() -> None:
 
 
 def test_a_difference_too_small_for_two_intervals_is_found_in_pairs() -> None:
-    from cpc.evaluation.interval import bootstrap_interval
+    from cpc.evaluation.stats import bootstrap_interval
 
     one, other = simulated(5, 200, better=0.03)
     ends = []

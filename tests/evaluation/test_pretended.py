@@ -9,19 +9,19 @@ import pytest
 import torch
 
 import cpc
-from cpc.corpus import Corpus
-from cpc.evaluation.abx.bank import corpus_banks
-from cpc.evaluation.abx.material import aligned_material
+from cpc.audio.mfcc import MFCC39
+from cpc.data.corpus import Corpus
+from cpc.evaluation.abx.items import aligned_material, corpus_banks
 from cpc.evaluation.abx.task import Task as Comparison
 from cpc.evaluation.abx.task import abx
-from cpc.evaluation.layers import Layer
-from cpc.evaluation.probe import Task, probe
-from cpc.evaluation.protocol import Protocol
-from cpc.nn.frontends import MFCC39
+from cpc.evaluation.features import Layer
+from cpc.evaluation.probes.probe import probe
+from cpc.evaluation.probes.protocol import ProbeProtocol
+from cpc.evaluation.results import Task
 from tests.evaluation.trained import save_untrained
 from tests.pretend import GPU, Pretend, install
 
-FIXED = Protocol(l2=(1e-3,))
+FIXED = ProbeProtocol(l2=(1e-3,))
 
 
 @pytest.fixture

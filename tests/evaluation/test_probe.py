@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from cpc.audio.mfcc import HOP, MFCC39, SAMPLE_RATE, LogMel
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from cpc.evaluation import mlp
-from cpc.evaluation import probe as probe_module
-from cpc.evaluation.classifier import Fitting
+from cpc.data.corpus import Corpus
 from cpc.evaluation.features import FrameTable, extract_features
-from cpc.evaluation.fitted import Trained, train_classifier
-from cpc.evaluation.probe import judge, probe
-from cpc.evaluation.protocol import GRID, Protocol
-from cpc.evaluation.result import ProbeResult
-from cpc.evaluation.trial import Trial
-from cpc.nn.frontends import HOP, MFCC39, SAMPLE_RATE, LogMel
+from cpc.evaluation.probes import mlp
+from cpc.evaluation.probes import probe as probe_module
+from cpc.evaluation.probes.linear import Fitting
+from cpc.evaluation.probes.probe import Trained, judge, probe, train_classifier
+from cpc.evaluation.probes.protocol import GRID, ProbeProtocol, Trial
+from cpc.evaluation.results import ProbeResult
 
 
 class Shifted(LogMel):
@@ -87,7 +85,7 @@ def test_the_test_set_has_no_part_in_any_choice(chords: Corpus, monkeypatch: pyt
 
 def test_a_hidden_layer_keeps_the_laws(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "ROUND", (20, 20))
-    protocol = Protocol("mlp", hidden=64)
+    protocol = ProbeProtocol("mlp", hidden=64)
     right, wrong = (phone(chords, MFCC39(), labels=labels, protocol=protocol) for labels in ("phones", "shuffled"))
     assert right.accuracy > 0.9
     assert wrong.accuracy == pytest.approx(wrong.majority, abs=0.06)
@@ -95,11 +93,11 @@ def test_a_hidden_layer_keeps_the_laws(chords: Corpus, monkeypatch: pytest.Monke
     assert (right.column, right.l2) == ("phone_mlp", None)
     assert "one hidden layer of 64 ReLU units" in right.protocol
     assert right.train_utterances == 36
-    assert right.train_examples < phone(chords, MFCC39(), protocol=Protocol(l2=(1e-3,))).train_examples
+    assert right.train_examples < phone(chords, MFCC39(), protocol=ProbeProtocol(l2=(1e-3,))).train_examples
 
 
 def test_frames_beside_a_frame_help(chords: Corpus) -> None:
-    fixed = Protocol(l2=(1e-3,))
+    fixed = ProbeProtocol(l2=(1e-3,))
     alone, beside = (
         phone(chords, Shifted(3), protocol=replace(fixed, context=context)) for context in (0, 4)
     )  # fmt: skip
@@ -107,7 +105,7 @@ def test_frames_beside_a_frame_help(chords: Corpus) -> None:
     assert beside.features == "log-mel ±4"
     assert "with 4 frames on either side" in beside.protocol
     with pytest.raises(InputError, match="speaker_utterance does not judge single frames"):
-        probe(LogMel(), chords, "speaker_train", "speaker_test", "speaker_utterance", protocol=Protocol(context=1))
+        probe(LogMel(), chords, "speaker_train", "speaker_test", "speaker_utterance", protocol=ProbeProtocol(context=1))
 
 
 def test_speakers_have_three_numbers(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +173,7 @@ def test_utterances_without_labels_are_left_out_and_said(chords: Corpus) -> None
 
 
 def test_a_classifier_that_stopped_early_is_noted(chords: Corpus) -> None:
-    result = phone(chords, MFCC39(), protocol=Protocol(fitting=Fitting(max_iterations=3)))
+    result = phone(chords, MFCC39(), protocol=ProbeProtocol(fitting=Fitting(max_iterations=3)))
     assert not result.converged
     assert any("did not converge" in note for note in result.notes)
 

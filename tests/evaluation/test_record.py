@@ -10,26 +10,28 @@ import soundfile
 import yaml
 
 from cpc.config import InputError
-from cpc.corpus import Corpus, Source, pack, write_alignment, write_split
-from cpc.evaluation.abx import command as abx
-from cpc.evaluation.baselines import probe_run
+from cpc.data.alignment import write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
+from cpc.data.splits import write_split
+from cpc.evaluation.abx import run as abx
 from cpc.evaluation.experiment import rows, tasks
-from cpc.evaluation.figures.gallery import draw_all
-from cpc.evaluation.protocol import Protocol
-from cpc.evaluation.record import probe_and_record, record
+from cpc.evaluation.plots.gallery import draw_all
+from cpc.evaluation.probes.protocol import ProbeProtocol
 from cpc.evaluation.report import budgets_of
-from cpc.evaluation.result import ProbeResult
-from cpc.evaluation.saved import headings
-from cpc.evaluation.show import probe_table
+from cpc.evaluation.results import ProbeResult, headings
+from cpc.evaluation.runner import probe_and_record, probe_run, record
 from cpc.evaluation.suite import Column, paper_suite
+from cpc.evaluation.tables import probe_table
 from cpc.evaluation.topline import Topline
-from cpc.evaluation.verification import command as verification
-from cpc.files import write_json
-from cpc.tracking import connect
+from cpc.evaluation.verification import run as verification
+from cpc.io import write_json
+from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 
 SPLITS = ("phone_train", "phone_test")
-FIXED = Protocol(l2=(1e-3,))
+FIXED = ProbeProtocol(l2=(1e-3,))
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_training_split_labels_seed_and_protocol_are_told_apart(chords: Corpus, 
         {},
         {"train": str(chords.path.parent / "few.txt")},
         {"labels": "shuffled"},
-        {"protocols": [Protocol("mlp", fitting=FIXED.fitting, hidden=8, seed=seed) for seed in (0, 1)]},
+        {"protocols": [ProbeProtocol("mlp", fitting=FIXED.fitting, hidden=8, seed=seed) for seed in (0, 1)]},
         {"protocols": [replace(FIXED, l2=(1.0,))]},
     ]
     results = []
@@ -245,9 +247,9 @@ def test_a_training_corpus_that_was_moved_costs_one_note(chords: Corpus, run: Pa
     said = "How much of the test pretraining heard is not known: "
     options = {"layers": ["c"], "progress": False, "baselines": False}
     (probed,) = probe_and_record("phone", run, chords.path, *SPLITS, **options, protocols=[FIXED])
-    (judged,) = abx.evaluate(run, chords.path, abx.Asked(split="phone_test", context="any", **options))
+    (judged,) = abx.evaluate(run, chords.path, abx.ABXConfig(split="phone_test", context="any", **options))
     (verified,) = verification.evaluate(
-        run, chords.path, verification.Asked(verification.Choice("phone_train", "phone_train"), **options)
+        run, chords.path, verification.VerificationConfig(verification.Choice("phone_train", "phone_train"), **options)
     )
     for result in (probed, judged, verified):
         assert result.notes[-1].startswith(f"{said}corpus={tmp_path / 'gone'}")

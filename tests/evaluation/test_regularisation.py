@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cpc.evaluation import regularisation
-from cpc.evaluation.classifier import Fitting, fit
-from cpc.evaluation.examples import Examples
 from cpc.evaluation.features import FrameTable
-from cpc.evaluation.protocol import GRID
-from cpc.evaluation.regularisation import choose_l2
+from cpc.evaluation.probes import probe as regularisation
+from cpc.evaluation.probes.dataset import Examples
+from cpc.evaluation.probes.linear import Fitting, fit
+from cpc.evaluation.probes.probe import choose_l2
+from cpc.evaluation.probes.protocol import GRID
 
 
 def examples(count: int, seed: int, dim: int = 60, classes: int = 4) -> Examples:

@@ -8,9 +8,9 @@ import pytest
 
 from cpc.config import InputError
 from cpc.evaluation.experiment import rows
-from cpc.evaluation.figures.intervals import draw_intervals
+from cpc.evaluation.plots.results import draw_intervals
 from cpc.evaluation.report import write_report
-from cpc.tracking import connect
+from cpc.tracking.mlflow import connect
 from tests.evaluation.recorded import add, add_result
 
 EVIL = "<script>alert('x')</script> & \"co\" $x^2$"
@@ -42,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = {"train/loss": [(10, 3.0), (20, 2.5)], "train/ceiling": [(20, 4.86)]}
     curves |= {"budget/phone/test/c/accuracy": [(1, 0.2), (10, 0.3), (0, 0.4)]}
     curves |= {f"budget/phone/test/c/{part}": curves["budget/phone/test/c/accuracy"] for part in ("low", "high")}
-    params = {"optim.lr": 0.1, "seed": 0, "data.corpus": "data/mine", "training.steps": 20}
+    params = {"optim.lr": 0.1, "seed": 0, "data.corpus": "data/mine", "training.max_steps": 20}
     tags = {"git_commit": "c0ffee", "collapse": "step 20: over"}
     evil = add(root, EVIL, params, {"phone/test/c": 0.4}, metrics=curves, tags=tags)
     add_result(root, evil, [40] * 10)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cpc.corpus import Corpus
-from cpc.evaluation import baselines, mlp
+from cpc.data.corpus import Corpus
+from cpc.evaluation import runner as baselines
 from cpc.evaluation import suite as module
+from cpc.evaluation.probes import mlp
 from cpc.evaluation.suite import ROWS, Column, order_lines, paper_suite, suite_table
 from cpc.evaluation.topline import Topline
-from cpc.tracking import connect
+from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 
 COLUMNS = (

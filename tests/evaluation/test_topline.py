@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from cpc.config import InputError, validate
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from cpc.evaluation import topline as module
-from cpc.evaluation.protocol import Protocol
+from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
 from cpc.evaluation.topline import Topline, topline
-from cpc.evaluation.trial import Trial
-from cpc.model import ModelConfig, build
+from cpc.models.cpc import ModelConfig, build
 
 SMALL = validate(ModelConfig, {"encoder": {"channels": 24, "norm": "channel"}, "context": {"hidden": 24}})
 QUICK = Topline(steps=60, batch=4, samples=8000, lr=3e-3, warmup=10, look=30, looked_at=4)
@@ -37,7 +36,7 @@ def test_speakers_and_seeds(chords: Corpus) -> None:
     trial = Trial(chords, "speaker_train", "speaker_test")
     one, same = (topline(trial, "speaker_frame", SMALL, few) for _ in range(2))
     assert one == same
-    other = topline(replace(trial, protocol=Protocol(seed=1)), "speaker_frame", SMALL, few)
+    other = topline(replace(trial, protocol=ProbeProtocol(seed=1)), "speaker_frame", SMALL, few)
     assert other.accuracy != one.accuracy
     assert one.classes == 4
 

@@ -8,18 +8,20 @@ import pytest
 import soundfile
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus, Source, hold_out, pack, write_alignment
-from cpc.corpus.splits import hold_out_within
-from cpc.evaluation.abx.material import aligned_material
-from cpc.evaluation.examples import speaker_numbers
-from cpc.evaluation.folds import folds_of
+from cpc.data.alignment import AlignedRow, write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.sampler import WindowConfig, WindowSampler
+from cpc.data.shards import Source
+from cpc.data.splits import hold_out, hold_out_within
+from cpc.evaluation.abx.items import aligned_material
 from cpc.evaluation.leakage import check
-from cpc.evaluation.trial import over_speakers
-from cpc.evaluation.validation import hold_out as hold_out_for_a_choice
-from cpc.evaluation.verification.material import Choice, gather
-from cpc.evaluation.verification.trials import draw_trials
-from cpc.training.job import Job
-from cpc.windows import Windows, WindowsConfig
+from cpc.evaluation.probes.dataset import hold_out as hold_out_for_a_choice
+from cpc.evaluation.probes.dataset import speaker_numbers
+from cpc.evaluation.probes.probe import folds_of
+from cpc.evaluation.probes.protocol import over_speakers
+from cpc.evaluation.verification.trials import Choice, draw_trials, gather
+from cpc.training.job import Trainer
 from tests.tiny import tiny
 
 NAMED, NOBODY = 6, 4
@@ -64,27 +66,27 @@ def test_holding_out_by_speaker(half_named: Corpus) -> None:
 
 
 def test_training_goes_on_with_them_and_never_validates_on_them(half_named: Corpus) -> None:
-    recipe = tiny(half_named.path, data={"corpus": str(half_named.path), "held_out": 0.3})
-    job = Job.start(recipe)
+    recipe = tiny(half_named.path, data={"corpus": str(half_named.path), "val_fraction": 0.3})
+    job = Trainer.start(recipe)
     assert job.valid is not None
     assert speakers(half_named, job.windows.rows).count("") == NOBODY
     assert "" not in speakers(half_named, job.valid.rows)
 
 
 def test_batches_and_positives_of_one_speaker(half_named: Corpus) -> None:
-    for config, by_speaker in ((WindowsConfig(800, 4, True), False), (WindowsConfig(800, 4), True)):
-        windows = Windows(half_named, everything(half_named), config, seed=0, by_speaker=by_speaker)
+    for config, by_speaker in ((WindowConfig(800, 4, True), False), (WindowConfig(800, 4), True)):
+        windows = WindowSampler(half_named, everything(half_named), config, seed=0, by_speaker=by_speaker)
         assert windows.unknown == NOBODY
         assert "" not in speakers(half_named, windows.rows)
     recipe = tiny(
         half_named.path,
-        data={"corpus": str(half_named.path), "held_out": 0},
-        loss={"kind": "utterance", "same": "speaker", "views": {"crop": 2000}},
+        data={"corpus": str(half_named.path), "val_fraction": 0},
+        loss={"kind": "instance", "positives": "speaker", "views": {"crop": 2000}},
     )
-    assert Job.start(recipe).windows.unknown == NOBODY
+    assert Trainer.start(recipe).windows.unknown == NOBODY
     nobody = everything(half_named)[NAMED:]
     with pytest.raises(InputError, match="none of the 4 utterances has a known speaker"):
-        Windows(half_named, nobody, WindowsConfig(800, 4, True), seed=0)
+        WindowSampler(half_named, nobody, WindowConfig(800, 4, True), seed=0)
 
 
 def test_verification(half_named: Corpus) -> None:

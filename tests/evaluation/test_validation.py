@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cpc.corpus import Corpus
-from cpc.evaluation import validation
-from cpc.evaluation.validation import hold_out
+from cpc.data.corpus import Corpus
+from cpc.evaluation.probes import dataset as validation
+from cpc.evaluation.probes.dataset import hold_out
 
 
 def names(column: list[str], rows: np.ndarray) -> set[str]:

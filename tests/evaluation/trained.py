@@ -6,14 +6,14 @@ from pathlib import Path
 import yaml
 
 from cpc.config import dump
-from cpc.tracking import connect, experiment_id
-from cpc.training.job import Job
+from cpc.tracking.mlflow import connect, experiment_id
+from cpc.training.job import Trainer
 from tests.tiny import tiny
 
 
 def save_untrained(corpus: Path, folder: Path, tracked: bool = False, *changes: str) -> Path:
     """runs/NAME as training leaves it at step 0; with `tracked`, MLflow knows it as a finished run of `exp`."""
-    recipe = tiny(corpus, "windows.samples=8000", *changes, data={"corpus": str(corpus)})
+    recipe = tiny(corpus, "data.window_size=8000", *changes, data={"corpus": str(corpus)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dump(recipe)))
     run_id = "0" * 32
@@ -22,5 +22,5 @@ def save_untrained(corpus: Path, folder: Path, tracked: bool = False, *changes: 
         run_id = client.create_run(experiment_id(client, "exp", folder.parent), run_name=folder.name).info.run_id
         client.set_terminated(run_id)
     (folder / "run.json").write_text(json.dumps({"run_id": run_id, "experiment": "exp", "name": folder.name}))
-    Job.start(recipe).save(folder / "last.safetensors")
+    Trainer.start(recipe).save(folder / "last.safetensors")
     return folder

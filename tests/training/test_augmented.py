@@ -8,11 +8,11 @@ import soundfile
 import torch
 
 import cpc
-from cpc.augment import views
+from cpc.augment.compose import views
 from cpc.seeding import torch_generator
-from cpc.training.job import Job
-from cpc.training.loop import validation
+from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
+from cpc.training.trainer import validation
 from tests.tiny import SHORT, tiny
 
 
@@ -24,7 +24,7 @@ NOISE = {"past": [{"kind": "coloured_noise", "snr": [0, 5]}]}
 
 
 def test_c_is_made_of_the_past_and_z_of_the_future(tones: Path) -> None:
-    job, still = Job.start(recipe(tones, augment=NOISE)), Job.start(recipe(tones, augment=NOISE))
+    job, still = Trainer.start(recipe(tones, augment=NOISE)), Trainer.start(recipe(tones, augment=NOISE))
     for step, waveform in job.windows.batches(0, 1, job.device):
         made = views(waveform, job.recipe.augment, job.recipe.seed, step)
         assert torch.equal(made.future, waveform)
@@ -37,7 +37,7 @@ def test_c_is_made_of_the_past_and_z_of_the_future(tones: Path) -> None:
 
 
 def test_validation_is_of_clean_windows(tones: Path) -> None:
-    augmented, plain = Job.start(recipe(tones, augment=NOISE)), Job.start(recipe(tones))
+    augmented, plain = Trainer.start(recipe(tones, augment=NOISE)), Trainer.start(recipe(tones))
     assert validation(augmented) == validation(plain)
 
 
@@ -49,8 +49,8 @@ def test_other_recordings_are_another_run(tones: Path, tmp_path: Path) -> None:
     soundfile.write(noise / "a.wav", wave, 16000)
     chain = {"past": [{"kind": "folder_noise", "folder": str(noise)}]}
     run = cpc.train(tiny(tones, augment=chain, training=SHORT), name="run", root=tmp_path, progress=False)
-    more = f"training.steps={run.steps + 1}"
+    more = f"training.max_steps={run.steps + 1}"
     assert cpc.resume(run.path, [more], progress=False).steps == run.steps + 1
     soundfile.write(noise / "b.wav", wave, 16000)
     with pytest.raises(cpc.InputError, match=r"folder=.*noise: the recordings that augment this run are others"):
-        cpc.resume(run.path, [f"training.steps={run.steps + 2}"], progress=False)
+        cpc.resume(run.path, [f"training.max_steps={run.steps + 2}"], progress=False)

@@ -8,9 +8,9 @@ import torch
 import torch.multiprocessing as mp
 
 from cpc.distributed import World, start
-from cpc.nn.encoder import ChannelNorm
-from cpc.training.graph import WARM_UP
-from cpc.training.job import Job
+from cpc.models.encoder import ChannelNorm
+from cpc.training.cuda_graph import WARM_UP
+from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
 from tests.tiny import tiny
 
@@ -19,10 +19,12 @@ pytestmark = pytest.mark.cuda
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
     model = {"encoder": {"channels": 32, "norm": "channel"}, "context": {"hidden": 32}}
-    return tiny(corpus, "windows.batch=8", *overrides, model=model, optim={"lr": 1e-3, "clip": 1.0}, training={})
+    return tiny(
+        corpus, "data.batch_size=8", *overrides, model=model, optim={"lr": 1e-3, "max_grad_norm": 1.0}, training={}
+    )
 
 
-def updates(job: Job, steps: int) -> list[torch.Tensor]:
+def updates(job: Trainer, steps: int) -> list[torch.Tensor]:
     job.model.train()
     return [job.update(step, wave)[0].loss.detach() for step, wave in job.windows.batches(0, steps, job.device)]
 
@@ -31,7 +33,9 @@ def updates(job: Job, steps: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("hold", [False, True])
 def test_no_step_waits_for_the_device(tones: Path, cuda: torch.device, precision: str, hold: bool) -> None:
     """After the first, which sets kernels up, PyTorch raises an error at whatever would synchronise."""
-    job = Job.start(recipe(tones, f"training.precision={precision}", f"training.hold={0.5 if hold else 0}"))
+    job = Trainer.start(
+        recipe(tones, f"training.precision={precision}", f"training.gpu_cache_fraction={0.5 if hold else 0}")
+    )
     assert job.hold() == hold
     updates(job, 2)
     torch.cuda.set_sync_debug_mode("error")
@@ -43,7 +47,10 @@ def test_no_step_waits_for_the_device(tones: Path, cuda: torch.device, precision
 
 
 def test_a_held_corpus_trains_as_a_streamed_one(tones: Path, cuda: torch.device) -> None:
-    jobs = [Job.start(recipe(tones, "training.precision=fp32", f"training.hold={share}")) for share in (0, 0.5)]
+    jobs = [
+        Trainer.start(recipe(tones, "training.precision=fp32", f"training.gpu_cache_fraction={share}"))
+        for share in (0, 0.5)
+    ]
     assert [job.hold() for job in jobs] == [False, True]
     streamed, held = (torch.stack(updates(job, 5)) for job in jobs)
     torch.testing.assert_close(held, streamed)
@@ -62,7 +69,7 @@ def test_a_cuda_graph_trains_as_plain_launches_do(tones: Path, cuda: torch.devic
     """More steps than the plain ones at its beginning; negatives are drawn anew in each replay."""
     found = {}
     for graph in (False, True):
-        job = Job.start(recipe(tones, f"training.precision={precision}", f"training.cuda_graph={graph}"))
+        job = Trainer.start(recipe(tones, f"training.precision={precision}", f"training.cuda_graph={graph}"))
         found[graph] = torch.stack(updates(job, 4 + WARM_UP))
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if precision == "fp32" else {"rtol": 1e-2, "atol": 1e-2}
     torch.testing.assert_close(found[True], found[False], **tolerance)
@@ -70,14 +77,14 @@ def test_a_cuda_graph_trains_as_plain_launches_do(tones: Path, cuda: torch.devic
 
 def test_a_replay_computes_what_the_plain_work_does(tones: Path, cuda: torch.device) -> None:
     """With the weights kept, the same batch and seed give the same losses; another seed gives others."""
-    job = Job.start(recipe(tones, "training.precision=fp32", "training.cuda_graph=true", "optim.lr=1e-30"))
+    job = Trainer.start(recipe(tones, "training.precision=fp32", "training.cuda_graph=true", "optim.lr=1e-30"))
     job.train(True)
     plain, *_, again = (job.update(0, wave)[0] for wave in [_first(job)] * (WARM_UP + 3))
     torch.testing.assert_close(again, plain)
     assert not torch.equal(job.update(1, _first(job))[0].per_step, again.per_step)
 
 
-def _first(job: Job) -> torch.Tensor:
+def _first(job: Trainer) -> torch.Tensor:
     return next(iter(job.windows.batches(0, 1, job.device)))[1]
 
 
@@ -85,7 +92,7 @@ def process(rank: int, folder: Path, corpus: Path) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29555", "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     with start("cuda") as world:
-        job = Job.start(recipe(corpus, "training.precision=fp32", "loss.gather=true"), world)
+        job = Trainer.start(recipe(corpus, "training.precision=fp32", "loss.gather_distributed=true"), world)
         losses = [world.mean(loss) for loss in updates(job, 5)]
         if world.first:
             torch.save(torch.stack(losses).cpu(), folder / "losses.pt")
@@ -95,5 +102,5 @@ def test_two_gpus_equal_one(tones: Path, tmp_path: Path, cuda: torch.device) -> 
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU")
     mp.spawn(process, (tmp_path, tones), 2)
-    one = Job.start(recipe(tones, "training.precision=fp32"), World(cuda))
+    one = Trainer.start(recipe(tones, "training.precision=fp32"), World(cuda))
     torch.testing.assert_close(torch.load(tmp_path / "losses.pt"), torch.stack(updates(one, 5)).cpu())

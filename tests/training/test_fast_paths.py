@@ -6,29 +6,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from cpc.contrast import Grid, Uniform
-from cpc.grouping import positives
+from cpc.losses.negatives import Grid, Uniform
+from cpc.losses.sharding import positives
 from cpc.seeding import torch_generator
-from cpc.training.job import Job
+from cpc.training.job import Trainer
 from tests import reference
 from tests.tiny import tiny
 
 STEPS, COUNT, BATCH, SAMPLES = 2, 3, 2, 1100
 GEOMETRY = {"kernels": [10, 8, 4], "strides": [10, 8, 2], "padding": [3, 2, 1]}
-SETTINGS = ("training.precision=fp32", "optim.lr=1e-3", "optim.warmup=0")
+SETTINGS = ("training.precision=fp32", "optim.lr=1e-3", "optim.warmup_steps=0")
 
 
 @pytest.fixture
-def job(tones: Path) -> Job:
+def job(tones: Path) -> Trainer:
     sections = {
         "model": {"encoder": {"channels": 8, "norm": "channel", **GEOMETRY}, "context": {"hidden": 8}},
-        "loss": {"steps": STEPS, "negatives": {"count": COUNT, "across": 1.0}, "score": {"scale": 0.5}},
-        "windows": {"samples": SAMPLES, "batch": BATCH},
+        "loss": {
+            "prediction_steps": STEPS,
+            "negatives": {"num_negatives": COUNT, "cross_sequence_fraction": 1.0},
+            "score": {"scale": 0.5},
+        },
     }
-    return Job.start(tiny(tones, *SETTINGS, **sections))
+    return Trainer.start(tiny(tones, *SETTINGS, window_size=SAMPLES, batch_size=BATCH, **sections))
 
 
-def test_losses_are_those_of_plain_operations_to_a_hundred_thousandth(job: Job) -> None:
+def test_losses_are_those_of_plain_operations_to_a_hundred_thousandth(job: Trainer) -> None:
     """Six steps of Adam, the plain model beside it: loops, gathered keys and torch's own gradients."""
     weights = {name: p.detach().clone().requires_grad_() for name, p in job.model.named_parameters()}
     heads = job.criterion.heads.weight.detach().clone().requires_grad_()
@@ -44,7 +47,7 @@ def test_losses_are_those_of_plain_operations_to_a_hundred_thousandth(job: Job) 
         optimizer.step()
 
 
-def _plain(job: Job, weights: dict[str, Tensor], heads: Tensor, waveform: Tensor, step: int) -> list[Tensor]:
+def _plain(job: Trainer, weights: dict[str, Tensor], heads: Tensor, waveform: Tensor, step: int) -> list[Tensor]:
     z, c = reference.latents(weights, waveform, GEOMETRY["strides"], GEOMETRY["padding"])
     frames = z.shape[1]
     generator = torch_generator("cpu", job.recipe.seed, "negatives", step)

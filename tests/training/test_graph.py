@@ -7,7 +7,7 @@ import torch
 
 from cpc.config import InputError
 from cpc.distributed import World
-from cpc.training.graph import check_graph
+from cpc.training.cuda_graph import check_graph
 from tests.tiny import tiny
 
 GPU = World(torch.device("cuda"))
@@ -23,9 +23,9 @@ def test_a_processor_has_none(tones: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "rule"),
     [
-        ("training.accumulate=2", "adds gradients up"),
+        ("training.gradient_accumulation_steps=2", "adds gradients up"),
         ("loss.queue={}", "without loss.queue"),
-        ("loss={kind: utterance}", "loss.kind=cpc"),
+        ("loss={kind: instance}", "loss.kind=cpc"),
     ],
 )
 def test_what_a_graph_cannot_repeat_is_refused(tones: Path, override: str, rule: str) -> None:

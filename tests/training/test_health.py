@@ -8,20 +8,20 @@ import pytest
 import torch
 
 import cpc
-from cpc.tracking import connect
-from cpc.training.health import PATIENCE, Health, measure
-from cpc.training.job import Job
+from cpc.tracking.mlflow import connect
+from cpc.training.collapse import PATIENCE, CollapseMonitor, measure
+from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
 from tests.tiny import tiny
 
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
-    return tiny(corpus, *overrides, optim={"warmup": 10})
+    return tiny(corpus, *overrides, optim={"warmup_steps": 10})
 
 
 @pytest.fixture
-def job(tones: Path) -> Job:
-    return Job.start(recipe(tones))
+def job(tones: Path) -> Trainer:
+    return Trainer.start(recipe(tones))
 
 
 class Heard:
@@ -35,16 +35,16 @@ class Heard:
         self.tags.update(values)
 
 
-def collapse(job: Job) -> None:
+def collapse(job: Trainer) -> None:
     with torch.no_grad():
         for parameter in job.model.parameters():
             parameter.zero_()
 
 
-def test_a_healthy_job_has_curves_and_no_warning(job: Job) -> None:
+def test_a_healthy_job_has_curves_and_no_warning(job: Trainer) -> None:
     heard = Heard()
     job.step = 20
-    values = Health(job, heard.lines.append, heard.tag).examine({})
+    values = CollapseMonitor(job, heard.lines.append, heard.tag).examine({})
     assert {"spread/alignment", "spread/z/uniformity", "spread/c/effective_rank"} <= values.keys()
     assert 0 < values["spread/alignment"] < 4
     assert 1 < values["spread/c/effective_rank"] <= 16
@@ -52,9 +52,9 @@ def test_a_healthy_job_has_curves_and_no_warning(job: Job) -> None:
     assert not heard.tags
 
 
-def test_collapse_is_said_once_tagged_and_its_end_too(job: Job) -> None:
+def test_collapse_is_said_once_tagged_and_its_end_too(job: Trainer) -> None:
     heard, before = Heard(), copy.deepcopy(job.model.state_dict())
-    health = Health(job, heard.lines.append, heard.tag)
+    health = CollapseMonitor(job, heard.lines.append, heard.tag)
     collapse(job)
     job.step = 10
     health.examine({})
@@ -70,27 +70,27 @@ def test_collapse_is_said_once_tagged_and_its_end_too(job: Job) -> None:
     assert heard.tags["collapse"] == "step 40: over"
 
 
-def test_a_loss_at_chance_is_said_after_some_patience(job: Job) -> None:
+def test_a_loss_at_chance_is_said_after_some_patience(job: Trainer) -> None:
     heard = Heard()
-    health = Health(job, heard.lines.append, heard.tag)
+    health = CollapseMonitor(job, heard.lines.append, heard.tag)
     latest = {"train/bound": 0.001, "train/ceiling": 2.83}
     for job.step in (PATIENCE - 1, PATIENCE, PATIENCE + 1):
         health.examine(latest)
     assert [line.split(":")[0] for line in heard.lines] == [f"warning, step {PATIENCE}"]
     assert "at chance" in heard.lines[0]
-    assert "try a lower optim.lr, a longer optim.warmup" in heard.lines[0]
+    assert "try a lower optim.lr, a longer optim.warmup_steps" in heard.lines[0]
     assert heard.tags["collapse"].startswith(f"step {PATIENCE}: the loss is at chance")
 
 
 def test_chance_is_not_said_of_a_warm_up(tones: Path) -> None:
-    heard, job = Heard(), Job.start(recipe(tones, "optim.warmup=80"))
-    health = Health(job, heard.lines.append, heard.tag)
+    heard, job = Heard(), Trainer.start(recipe(tones, "optim.warmup_steps=80"))
+    health = CollapseMonitor(job, heard.lines.append, heard.tag)
     for job.step in (79, 80):
         health.examine({"train/bound": 0.001, "train/ceiling": 2.83})
     assert [line.split(":")[0] for line in heard.lines if "chance" in line] == ["warning, step 80"]
 
 
-def test_looking_changes_neither_weights_nor_randomness_nor_mode(job: Job) -> None:
+def test_looking_changes_neither_weights_nor_randomness_nor_mode(job: Trainer) -> None:
     before, state = copy.deepcopy(job.model.state_dict()), torch.get_rng_state()
     job.model.train()
     first, again = measure(job)[0], measure(job)[0]
@@ -101,7 +101,7 @@ def test_looking_changes_neither_weights_nor_randomness_nor_mode(job: Job) -> No
 
 
 def test_training_draws_the_curves_even_where_nothing_is_held_out(tones: Path, tmp_path: Path) -> None:
-    settings = ("training.steps=4", "training.validate_every=2", "data.valid=null", "data.held_out=0")
+    settings = ("training.max_steps=4", "training.validate_every=2", "data.valid=null", "data.val_fraction=0")
     run = cpc.train(recipe(tones, *settings), name="run", root=tmp_path, progress=False)
     assert "valid/loss" not in run.metrics
     points = connect(tmp_path).get_metric_history(run.run_id, "spread/c/effective_rank")

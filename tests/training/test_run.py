@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import cpc
-from cpc.training.meter import NotFinite
+from cpc.training.metrics import NotFinite
 from cpc.training.recipe import Recipe
 from tests.tiny import tiny
 
@@ -23,7 +23,7 @@ STEPS = 60
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
     every = {"log_every": 10, "validate_every": 20, "validate_batches": 2, "checkpoint_every": 10}
-    training = {"steps": STEPS, "precision": "fp32", **every}
+    training = {"max_steps": STEPS, "precision": "fp32", **every}
     return tiny(corpus, *overrides, optim={"lr": 1e-3}, experiment="test", training=training)
 
 
@@ -55,7 +55,7 @@ def test_mlflow_knows_everything(whole: cpc.Run) -> None:
     run = client.get_run(whole.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["optim.lr"] == "0.001"
-    assert run.data.params["loss.negatives.count"] == "16"
+    assert run.data.params["loss.negatives.num_negatives"] == "16"
     assert {"device", "git_commit", "version.torch", "corpus_digest"} <= run.data.tags.keys()
     points = client.get_metric_history(whole.run_id, "train/loss")
     assert [p.step for p in points] == [10, 20, 30, 40, 50, 60]
@@ -77,9 +77,9 @@ def test_mlflow_serves_z_and_c(whole: cpc.Run) -> None:
 
 def test_stopped_and_resumed_equals_uninterrupted(whole: cpc.Run, tones: Path, tmp_path: Path) -> None:
     """17 steps, then the rest: bit for bit the same weights and optimizer state, and one MLflow run."""
-    part = cpc.train(recipe(tones, "training.steps=17"), name="part", root=tmp_path, progress=False)
+    part = cpc.train(recipe(tones, "training.max_steps=17"), name="part", root=tmp_path, progress=False)
     assert part.steps == 17
-    rest = cpc.resume(part.path, [f"training.steps={STEPS}"], progress=False)
+    rest = cpc.resume(part.path, [f"training.max_steps={STEPS}"], progress=False)
     assert rest.run_id == part.run_id
     assert same_weights(rest.checkpoint, whole.checkpoint)
 
@@ -105,30 +105,30 @@ def test_a_finished_run_is_given_back_and_another_recipe_is_refused(whole: cpc.R
 def test_a_run_from_before_a_setting_existed_has_its_default(whole: cpc.Run, tones: Path) -> None:
     config = whole.path / "config.yaml"
     text = config.read_text()
-    assert "  accumulate: 1\n" in text
-    config.write_text(text.replace("  accumulate: 1\n", ""))
+    assert "  gradient_accumulation_steps: 1\n" in text
+    config.write_text(text.replace("  gradient_accumulation_steps: 1\n", ""))
     assert cpc.train(recipe(tones), name="whole", root=whole.path.parent, progress=False) == whole
     config.write_text(text)
 
 
 def test_best_is_a_copy_that_training_leaves_alone(tones: Path, tmp_path: Path) -> None:
     """The learning rate explodes half way: the best checkpoint stays what it was."""
-    good = cpc.train(recipe(tones, "training.steps=20"), name="run", root=tmp_path, progress=False)
+    good = cpc.train(recipe(tones, "training.max_steps=20"), name="run", root=tmp_path, progress=False)
     best = (good.path / "best.safetensors").read_bytes()
     config = good.path / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.001", "lr: 3.0"))
-    worse = cpc.resume(good.path, [f"training.steps={STEPS}"], progress=False)
+    worse = cpc.resume(good.path, [f"training.max_steps={STEPS}"], progress=False)
     assert worse.metrics["valid/loss"] > good.metrics["valid/loss"]
     assert (good.path / "best.safetensors").read_bytes() == best
 
 
 def test_nan_stops_with_a_diagnosis_and_keeps_the_last_good_checkpoint(tones: Path, tmp_path: Path) -> None:
-    run = cpc.train(recipe(tones, "training.steps=10"), name="run", root=tmp_path, progress=False)
+    run = cpc.train(recipe(tones, "training.max_steps=10"), name="run", root=tmp_path, progress=False)
     kept = run.checkpoint.read_bytes()
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("lr: 0.001", "lr: 1.0e+30"))
     with pytest.raises(NotFinite, match=r"not a finite number at step 20 .*lower optim.lr.*last good checkpoint"):
-        cpc.resume(run.path, [f"training.steps={STEPS}"], progress=False)
+        cpc.resume(run.path, [f"training.max_steps={STEPS}"], progress=False)
     assert run.checkpoint.read_bytes() == kept
     state = json.loads((run.path / "run.json").read_text())
     assert state["status"] == "FAILED"
@@ -137,7 +137,7 @@ def test_nan_stops_with_a_diagnosis_and_keeps_the_last_good_checkpoint(tones: Pa
 
 
 def test_a_changed_corpus_is_refused_on_resume(tones: Path, tmp_path: Path) -> None:
-    run = cpc.train(recipe(tones, "training.steps=5"), name="run", root=tmp_path, progress=False)
+    run = cpc.train(recipe(tones, "training.max_steps=5"), name="run", root=tmp_path, progress=False)
     moved = tmp_path / "other"
     moved.mkdir()
     for item in tones.iterdir():
@@ -148,17 +148,17 @@ def test_a_changed_corpus_is_refused_on_resume(tones: Path, tmp_path: Path) -> N
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace(str(tones), str(moved)))
     with pytest.raises(cpc.InputError, match="its contents changed"):
-        cpc.resume(run.path, ["training.steps=9"], progress=False)
+        cpc.resume(run.path, ["training.max_steps=9"], progress=False)
 
 
 def start(tones: Path, folder: Path, steps: int, *words: str) -> "subprocess.Popen[str]":
     """`cpc train` in a process of its own."""
     (folder / "recipe.yaml").write_text(
-        f"data: {{corpus: {tones}, train: pretrain, valid: valid}}\n"
+        f"data: {{corpus: {tones}, train: pretrain, valid: valid, window_size: 4000, batch_size: 4}}\n"
         "model: {encoder: {channels: 16, norm: channel}, context: {hidden: 16}}\n"
-        "loss: {steps: 4, negatives: {count: 16}}\nwindows: {samples: 4000, batch: 4}\n"
+        "loss: {prediction_steps: 4, negatives: {num_negatives: 16}}\n"
         "optim: {lr: 1e-3}\nexperiment: test\n"
-        f"training: {{steps: {steps}, precision: fp32, log_every: 10, validate_every: 20, validate_batches: 2, "
+        f"training: {{max_steps: {steps}, precision: fp32, log_every: 10, validate_every: 20, validate_batches: 2, "
         "checkpoint_every: 10}\n"
     )
     command = [sys.executable, "-m", "cpc", "train", "recipe.yaml", "--name", "run", *words]
@@ -169,7 +169,7 @@ def wait_for_step(run: Path, step: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         file = run / "last.safetensors"
-        if file.exists() and cpc.model.read_checkpoint(file)[0]["step"] >= step:
+        if file.exists() and cpc.models.checkpoint.read_checkpoint(file)[0]["step"] >= step:
             return
         time.sleep(0.02)
     raise TimeoutError(f"step {step} was not reached")
@@ -204,7 +204,10 @@ def test_a_signal_saves_says_how_to_go_on_and_is_recorded(tones: Path, tmp_path:
     assert "Traceback" not in err
     state = json.loads((tmp_path / "runs" / "run" / "run.json").read_text())
     assert state["status"] == "KILLED"
-    assert state["step"] == cpc.model.read_checkpoint(tmp_path / "runs" / "run" / "last.safetensors")[0]["step"]
+    assert (
+        state["step"]
+        == cpc.models.checkpoint.read_checkpoint(tmp_path / "runs" / "run" / "last.safetensors")[0]["step"]
+    )
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     assert mlflow.get_run(state["run_id"]).info.status == "KILLED"
 

@@ -30,7 +30,7 @@ def submit(folder: Path, code: int, status: str) -> tuple[int, list[str]]:
         (commands / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {folder}/called\n{body}\n')
         (commands / name).chmod(0o755)
     env = os.environ | SLURM | {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(folder)}
-    env |= {"NAME": "big", "RECIPE": "960", "TRAIN": "windows.batch=512 seed=1"}
+    env |= {"NAME": "big", "RECIPE": "960", "TRAIN": "data.batch_size=512 seed=1"}
     done = subprocess.run(["bash", str(SCRIPT)], env=env, cwd=folder, check=False, capture_output=True, text=True)
     return done.returncode, (folder / "called").read_text().splitlines()
 
@@ -42,7 +42,7 @@ def test_it_starts_torchrun_on_every_node_and_is_content_with_the_end(tmp_path: 
     assert called[1] == (
         "srun --kill-on-bad-exit=1 torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d "
         "--rdzv-endpoint node03:24567 --rdzv-id 1234567-1 "
-        f"-m cpc train {tmp_path}/recipes/librispeech/960.yaml --name big windows.batch=512 seed=1"
+        f"-m cpc train {tmp_path}/recipes/librispeech/960.yaml --name big data.batch_size=512 seed=1"
     )
     assert called[2:] == ["threads 4"]
 

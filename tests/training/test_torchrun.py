@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cpc.model import read_checkpoint
+from cpc.models.checkpoint import read_checkpoint
 
 STEPS = 60
 pytestmark = pytest.mark.slow
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.slow
 def torchrun(tones: Path, folder: Path, *words: str, restarts: int = 0) -> "subprocess.Popen[str]":
     """`cpc train` on two processes, in a folder of its own."""
     (folder / "recipe.yaml").write_text(
-        f"data: {{corpus: {tones}, train: pretrain, valid: valid}}\n"
+        f"data: {{corpus: {tones}, train: pretrain, valid: valid, window_size: 4000, batch_size: 4}}\n"
         "model: {encoder: {channels: 16, norm: channel}, context: {hidden: 16}}\n"
-        "loss: {steps: 4, negatives: {count: 16}, gather: true}\nwindows: {samples: 4000, batch: 4}\n"
+        "loss: {prediction_steps: 4, negatives: {num_negatives: 16}, gather_distributed: true}\n"
         "optim: {lr: 1e-3}\nexperiment: test\n"
         "training: {device: cpu, precision: fp32, log_every: 10, validate_every: 20, validate_batches: 2, "
-        f"checkpoint_every: 5, steps: {STEPS}}}\n"
+        f"checkpoint_every: 5, max_steps: {STEPS}}}\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--max-restarts={restarts}"]
     return subprocess.Popen(
@@ -109,7 +109,10 @@ def test_torchrun_starts_again_and_goes_on_with_the_same_run(whole: Path, tones:
 
 
 def test_a_signal_saves_and_ends_all_processes(tones: Path, tmp_path: Path) -> None:
-    job, run = torchrun(tones, tmp_path, "recipe.yaml", "--name", "run", "training.steps=100000"), tmp_path / "runs/run"
+    job, run = (
+        torchrun(tones, tmp_path, "recipe.yaml", "--name", "run", "training.max_steps=100000"),
+        tmp_path / "runs/run",
+    )
     wait_for_step(run, 5)
     job.send_signal(signal.SIGTERM)
     out, _ = job.communicate(timeout=120)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from cpc import load_config
 from cpc.distributed import World
 from cpc.seeding import torch_generator
-from cpc.training.job import Job
+from cpc.training.job import Trainer
 from cpc.training.network import Batch
-from cpc.training.schedule import optimizer
+from cpc.training.optim import optimizer
+from cpc.training.recipe import load_config
 from tests.pretend import GPU, Pretend, install
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "speech"
@@ -25,19 +25,19 @@ ALL = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in SW
 PAIR_BY_PAIR = "triplet"  # mines negatives for each positive of a label, whose number the GPU has to say
 
 
-def started(name: str, corpus: Path, precision: str, world: World | None = None, *more: str) -> tuple[Job, Batch]:
+def started(name: str, corpus: Path, precision: str, world: World | None = None, *more: str) -> tuple[Trainer, Batch]:
     """A job of a recipe, and its first batch."""
     settings = [f"data.corpus={corpus}", "data.train=pretrain", "data.valid=valid", f"training.precision={precision}"]
-    settings += ["training.device=cpu", "windows={samples: 24000, batch: 4}", *more]
+    settings += ["training.device=cpu", "data.window_size=24000", "data.batch_size=4", *more]
     settings += ["loss.labels=turns"] if name == "supcon-phones" else []
-    job = Job.start(load_config(RECIPES / f"{name}.yaml", settings), world)
+    job = Trainer.start(load_config(RECIPES / f"{name}.yaml", settings), world)
     job.hold()
     job.train(True)
     _, waveform = next(iter(job.windows.batches(0, 1, job.device)))
     return job, job.labelled(job.windows, 0, waveform)
 
 
-def emptied(job: Job, batch: Batch) -> Tensor:
+def emptied(job: Trainer, batch: Batch) -> Tensor:
     """The windows of the batch, and in the job everything that has numbers, as fakes."""
     for module in (part for whole in (job.model, job.criterion) for part in whole.modules()):
         for name, own in module.named_parameters(recurse=False):
@@ -59,7 +59,7 @@ def test_losses_are_computed_on_a_gpu_without_a_wait(
     install(monkeypatch, bf16=True)
     for hold in (0, 0.5):
         with Pretend():
-            job, batch = started(name, tones, precision, World(GPU), f"training.hold={hold}")
+            job, batch = started(name, tones, precision, World(GPU), f"training.gpu_cache_fraction={hold}")
             Pretend.waits.clear()
             losses.append(forward(job, batch))
         assert losses[-1].device == GPU
@@ -82,7 +82,7 @@ def test_what_a_cuda_graph_records_stays_on_the_gpu(tones: Path, monkeypatch: py
 
 
 @torch.no_grad()
-def forward(job: Job, batch: Batch) -> Tensor:
+def forward(job: Trainer, batch: Batch) -> Tensor:
     """The losses of a batch, and what follows a step."""
     generator = torch_generator(job.device, 0, "negatives")
     found = job._losses(job.network, job._augmented(0, batch), generator, job.division.shares()[0])

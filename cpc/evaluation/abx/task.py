@@ -1,21 +1,17 @@
-"""One ABX task on one kind of features, from items to a result.
+"""The result of an ABX task: an error, its interval, and the conditions without which it means nothing."""
 
-The machine ABX test: of A and X, which are the same phone, and B, which is another, is X nearer to A? Chance is 50%
-error; no classifier is trained, and no label but the phones' names is used (Schatz et al. 2013; Schatz 2016).
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
+from rich.table import Table
 
 from cpc.config import InputError
-from cpc.evaluation.abx.bank import Bank
-from cpc.evaluation.abx.distance import Distance
-from cpc.evaluation.abx.groups import (
+from cpc.evaluation.abx.cells import (
     MOST_ITEMS,
     MOST_SPEAKERS,
     Cells,
@@ -26,11 +22,88 @@ from cpc.evaluation.abx.groups import (
     make_groups,
     only_used,
 )
-from cpc.evaluation.abx.items import Items
-from cpc.evaluation.abx.pairs import Distances, Stretches, measure
-from cpc.evaluation.abx.result import ABXResult
-from cpc.evaluation.abx.score import REPLICATES, Summary, score_cells, summarise
-from cpc.evaluation.abx.slicing import Slicing
+from cpc.evaluation.abx.distance import Distance
+from cpc.evaluation.abx.items import FeatureStore, Items, Slicing
+from cpc.evaluation.abx.score import REPLICATES, Distances, Stretches, Summary, measure, score_cells, summarise
+from cpc.evaluation.results import Identity, Saved, joined, letters, slug
+
+
+@dataclass(frozen=True)
+class ABXResult(Saved):
+    """How often features put X nearer to the wrong phone.
+
+    error, low, high: share of triplets, averaged as `score` says, and its 95% interval over `resampled`, 0 to 1; 0.5
+        is chance.
+    unit: triphone, phone, or items where they were read from a file.
+    items, speakers, cells, triplets: how many were compared; phone_pairs: how many ordered pairs there are.
+    pair_errors: A → B → error, for each ordered pair of phones.
+    protocol: how it was measured, in one sentence; notes: what a reader has to know before comparing it.
+    labels: the alignment that the items are of. fingerprint: of the items and the audio, and subject: of features whose
+        name does not say all, such as random weights; both are empty in results of older versions.
+    """
+
+    KIND: ClassVar[str] = "ABX result"
+
+    features: str
+    error: float
+    low: float
+    high: float
+    resampled: str
+    speaker: str
+    context: str
+    unit: str
+    distance: str
+    slicing: str
+    most_items: int | None
+    most_speakers: int | None
+    seed: int
+    corpus: str
+    split: str
+    items: int
+    speakers: int
+    cells: int
+    triplets: int
+    phone_pairs: int
+    pair_errors: Mapping[str, Mapping[str, float]]
+    protocol: str
+    notes: tuple[str, ...] = ()
+    labels: str = "phones"
+    fingerprint: str = ""
+    subject: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
+        return slug(self.features)
+
+    @property
+    def task(self) -> str:
+        """SPEAKER-CONTEXT, and whatever differs from the usual: numbers of different tasks never share a name."""
+        usual = {"distance": "angular", "slicing": "centre", "unit": usual_unit(self.context), "seed": 0}
+        usual |= {"most_items": 10} | ({"most_speakers": 5} if self.speaker == "across" else {})
+        other = [f"{name}_{getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return "-".join([self.speaker, self.context, *(letters(word) for word in other)])
+
+    @property
+    def pairs(self) -> dict[tuple[str, str], float]:
+        """The error of each ordered pair of phones (A and X, B)."""
+        return {(a, b): error for a, row in self.pair_errors.items() for b, error in row.items()}
+
+    @property
+    def identity(self) -> Identity:
+        """Of the split, or of the whole corpus."""
+        labels = "" if self.labels == "phones" else f"labels_{self.labels}"
+        where = joined(Path(self.split).stem, self.corpus, labels, self.fingerprint)
+        return Identity("abx", self.task, where, joined(self.slug, self.subject))
+
+
+def usual_unit(context: str) -> str:
+    """Triphones are compared within a context; where contexts are ignored, phones alone."""
+    return "triphone" if context == "within" else "phone"
+
+
+# --- One ABX task on one kind of features, from items to a result.
+
 
 FEW = 8  # speakers, below which an interval over speakers is too narrow to be relied on
 
@@ -88,7 +161,7 @@ class Comparison:
     empty: int  # items that were drawn and have no frame
 
 
-def compare(bank: Bank, items: Items, task: Task, device: str = "cpu") -> Comparison:
+def compare(bank: FeatureStore, items: Items, task: Task, device: str = "cpu") -> Comparison:
     """Score every cell. Raises InputError where there is nothing to compare."""
     groups, names = make_groups(items, task.context, task.most_items, task.seed)
     starts, counts = bank.slice(items, task.slicing)
@@ -108,7 +181,7 @@ def compare(bank: Bank, items: Items, task: Task, device: str = "cpu") -> Compar
 
 
 def abx(
-    bank: Bank,
+    bank: FeatureStore,
     items: Items,
     task: Task | None = None,
     *,
@@ -192,3 +265,21 @@ def _protocol(task: Task, unit: str) -> str:
         f" {slicing}; {task.distance} distance along the path of dynamic time warping, by its length; {caps}, seed"
         f" {task.seed}; ties ½; mean over contexts, speakers, phone pairs; {REPLICATES} bootstrap replicates"
     )
+
+
+# --- ABX results as a table for a terminal.
+
+
+def abx_table(results: Sequence[ABXResult]) -> Table:
+    """One row a result: error, its 95% interval, and what it was measured on."""
+    first = results[0]
+    where = " ".join(part for part in (first.corpus, first.split) if part)
+    title = f"{where}: ABX, {first.speaker} speakers, {first.context} context, {first.unit}; error % (chance is 50)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("features")
+    for name in ("error %", f"95% over {first.resampled}", "items", "speakers", "cells", "triplets"):
+        table.add_column(name, justify="right")
+    for r in results:
+        numbers = (f"{100 * r.error:.2f}", f"{100 * r.low:.2f} – {100 * r.high:.2f}")
+        table.add_row(r.features, *numbers, *(f"{n:,}" for n in (r.items, r.speakers, r.cells, r.triplets)))
+    return table

@@ -6,14 +6,19 @@ the others. Within a speaker, or a pair of speakers, trials are drawn without re
 afterwards, so that a list gives the same numbers in any other program.
 """
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from cpc.config import InputError
-from cpc.corpus.corpus import Corpus
-from cpc.corpus.splits import has_speaker
+from cpc.data.corpus import Corpus
+from cpc.data.splits import has_speaker, overlap
+from cpc.io import write_text
 from cpc.seeding import numpy_generator
 
 MOST = 20_000  # trials of each kind
@@ -157,3 +162,177 @@ def fair_shares(sizes: Counts, most: int, generator: np.random.Generator) -> Cou
     larger = np.flatnonzero(sizes > level)
     shares[generator.choice(larger, min(most - int(shares.sum()), len(larger)), replace=False)] += 1
     return shares
+
+
+# --- Lists of trials as files, in VoxCeleb's format: `1 ID ID` for one speaker, `0 ID ID` for two, one trial a line.
+
+
+FORMAT = "a line must be 1 or 0 and two ids: 1 ID ID for one speaker, 0 ID ID for two"
+
+
+def read_trials(file: Path, corpus: Corpus) -> Trials:
+    """Trials of a file whose ids are those of a corpus, or the files' paths that packing a folder made the ids of.
+
+    Raises InputError, with the number of the line, for a line that is no trial, an id that the corpus does not have,
+    and an answer that its speakers contradict; and for a list without trials of both kinds.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else "cannot be read as UTF-8 text"
+        raise InputError(f"trials={file}: {reason}; give a list in VoxCeleb's format ({FORMAT})") from None
+    rows, speakers = {id: row for row, id in enumerate(corpus.ids)}, corpus.speakers
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                found.append(_trial(line, rows, speakers))
+            except ValueError as error:
+                raise InputError(f"trials={file}: line {number}: {error}") from None
+    first, second, target = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    trials = Trials(first, second, target == 1)
+    if len(set(trials.target.tolist())) < 2:
+        kind = "neither" if not len(trials) else "only one"
+        raise InputError(f"trials={file}: {len(trials)} trials, {kind} of the two kinds; an error rate needs both")
+    return trials
+
+
+def _trial(line: str, rows: Mapping[str, int], speakers: list[str]) -> tuple[int, int, bool]:
+    words = line.split()
+    if len(words) != 3 or words[0] not in ("0", "1"):
+        raise ValueError(f"{line.strip()[:60]!r}: {FORMAT}")
+    first, second = (_row(word, rows) for word in words[1:])
+    if first == second:
+        raise ValueError(f"{words[1]} with itself; a trial needs two utterances")
+    target = words[0] == "1"
+    if "" not in (speakers[first], speakers[second]) and target != (speakers[first] == speakers[second]):
+        claim = "one speaker" if target else "two speakers"
+        raise ValueError(f"says {claim}; in the corpus they are by {speakers[first]} and {speakers[second]}")
+    return first, second, target
+
+
+def _row(word: str, rows: Mapping[str, int]) -> int:
+    stem = word.removesuffix(PurePosixPath(word).suffix)
+    for id in (word, stem, stem.replace("/", "-")):  # id10270/x6uYqmx31kE/00001.wav is id10270-x6uYqmx31kE-00001
+        if id in rows:
+            return rows[id]
+    raise ValueError(f"{word} is not in the corpus, whose ids are like {next(iter(rows))}")
+
+
+def write_trials(file: Path, trials: Trials, corpus: Corpus) -> None:
+    """Write what `read_trials` reads. Raises InputError for an id with a blank, which the format cannot hold."""
+    ids = corpus.ids
+    if odd := [ids[row] for row in trials.rows.tolist() if len(ids[row].split()) != 1]:
+        raise InputError(f"trials={file}: id {odd[0]!r} has a blank, which would part it; pack with other ids")
+    pairs = zip(trials.target.tolist(), trials.first.tolist(), trials.second.tolist(), strict=True)
+    write_text(file, "".join(f"{int(target)} {ids[one]} {ids[other]}\n" for target, one, other in pairs))
+
+
+# --- What a verification session is about: trials, and the utterances whose mean the vectors are centred on.
+
+
+Usable = Callable[[Rows], Bool[np.ndarray, " utterance"]]  # samples of each utterance → has it a frame?
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trials: those of the file `listed`, or drawn from the split `test`; `train` is what they are centred on."""
+
+    train: str = "speaker_train"
+    test: str = "speaker_test"
+    listed: Path | None = None
+    other_chapters: bool = False
+    most: int = MOST
+    seed: int = 0
+
+    @property
+    def source(self) -> str:
+        """What the trials are from."""
+        return self.test if self.listed is None else str(self.listed)
+
+
+@dataclass(frozen=True)
+class VerificationData:
+    """Trials on a corpus, the rows whose mean is taken from all vectors, and what a reader has to know of both."""
+
+    corpus: Corpus
+    choice: Choice
+    train: Rows
+    trials: Trials
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> Rows:
+        """All utterances that a vector is needed of, sorted."""
+        return np.union1d(self.train, self.trials.rows)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the audio, the training rows and the trials."""
+        digest = hashlib.sha256(json.dumps([self.corpus.digest, self.notes, self.choice.seed]).encode())
+        for numbers in (self.train, self.trials.first, self.trials.second, self.trials.target.astype(np.int64)):
+            digest.update(np.append(len(numbers), numbers).astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def gather(corpus: Corpus, choice: Choice, usable: Usable) -> VerificationData:
+    """Trials and training rows, without utterances that are too short for a frame.
+
+    Raises InputError for unknown splits, a bad list, and where nothing is left of either.
+    """
+    train = np.unique(corpus.rows(choice.train))
+    fit = train[usable(corpus.samples[train])]
+    if not fit.size:
+        raise InputError(f"train={choice.train}: all {len(train)} utterances are too short for a frame")
+    trials, left_out = (
+        _drawn_material(corpus, choice, usable) if choice.listed is None else _listed(corpus, choice, usable)
+    )
+    notes = (*left_out, *_sessions(corpus, choice, trials), _centring(corpus, choice, fit, trials))
+    return VerificationData(corpus, choice, fit, trials, notes)
+
+
+def _drawn_material(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, list[str]]:
+    rows = np.unique(corpus.rows(choice.test))
+    fit = rows[usable(corpus.samples[rows])]
+    short = len(rows) - len(fit)
+    notes = [f"{short} of {len(rows)} test utterances are too short for a frame: left out."] if short else []
+    if nobody := int(np.count_nonzero(~has_speaker(corpus, fit))):
+        notes.append(f"{nobody} of {len(rows)} test utterances have no known speaker: left out.")
+    drawn = draw_trials(corpus, fit, other_chapters=choice.other_chapters, most=choice.most, seed=choice.seed)
+    return drawn, notes
+
+
+def _listed(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, list[str]]:
+    if choice.listed is None or choice.other_chapters:
+        raise InputError(f"other_chapters: the pairs are those of {choice.listed}; drop --other-chapters or --trials")
+    trials = read_trials(choice.listed, corpus)
+    named = has_speaker(corpus, trials.first) & has_speaker(corpus, trials.second)
+    trials, nobody = trials.keep(named), int((~named).sum())
+    kept = usable(corpus.samples[trials.first]) & usable(corpus.samples[trials.second])
+    if len(set(trials.target[kept].tolist())) < 2:
+        rule = "without utterances too short for a frame or of no known speaker, one kind is left at most"
+        raise InputError(f"trials={choice.listed}: {rule}")
+    short = int((~kept).sum())
+    said = f"{short} of {len(trials)} trials have an utterance that is too short for a frame: left out."
+    unnamed = f"{nobody} trials have an utterance whose speaker is not known: left out."
+    return trials.keep(kept), [note for note, count in ((said, short), (unnamed, nobody)) if count]
+
+
+def _sessions(corpus: Corpus, choice: Choice, trials: Trials) -> list[str]:
+    """How many target trials may be told by the recording session."""
+    if choice.other_chapters:
+        return []
+    one, other = (chapter_numbers(corpus, side[trials.target]) for side in (trials.first, trials.second))
+    shared, unknown = int(((one == other) & (one >= 0)).sum()), int(((one < 0) | (other < 0)).sum())
+    doubt = f", and of {unknown} more it is not known" if unknown else ""
+    rule = ": what is alike there may be the recording session; see --other-chapters" if shared or unknown else ""
+    return [f"{shared} of {len(one)} target trials share a chapter{doubt}{rule}."]
+
+
+def _centring(corpus: Corpus, choice: Choice, train: Rows, trials: Trials) -> str:
+    shared = overlap(corpus, train, trials.rows)
+    return (
+        f"The mean of {len(train)} utterances of {Path(choice.train).stem} was taken from all vectors, without labels; "
+        f"it shares {shared.speakers} speakers, {shared.chapters} chapters and {shared.utterances} utterances with the "
+        "trials."
+    )

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from cpc.audio.mfcc import MFCC39
 from cpc.config import InputError, validate
-from cpc.corpus import Corpus
-from cpc.evaluation.abx.bank import corpus_banks, folder_bank
-from cpc.evaluation.abx.items import corpus_items
-from cpc.evaluation.abx.material import aligned_material
-from cpc.evaluation.layers import Layer
-from cpc.model import ModelConfig, build
-from cpc.nn.frontends import MFCC39
+from cpc.data.corpus import Corpus
+from cpc.evaluation.abx.items import aligned_material, corpus_banks, corpus_items, folder_bank
+from cpc.evaluation.features import Layer
+from cpc.models.cpc import ModelConfig, build
 
 
 def save(folder: Path, name: str, frames: np.ndarray) -> None:

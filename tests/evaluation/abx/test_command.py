@@ -11,21 +11,19 @@ import pytest
 import soundfile
 from safetensors.torch import save_file
 
+from cpc.audio.mfcc import MFCC39
 from cpc.config import InputError, dump, validate
-from cpc.corpus import Corpus, Source, pack, write_alignment
-from cpc.evaluation.abx.bank import corpus_banks
-from cpc.evaluation.abx.command import Asked, evaluate
-from cpc.evaluation.abx.items import read_items, write_items
-from cpc.evaluation.abx.material import aligned_material, listed_material
-from cpc.evaluation.abx.result import ABXResult
-from cpc.evaluation.abx.session import abx_cached
-from cpc.evaluation.abx.show import abx_table
-from cpc.evaluation.abx.task import Task, abx
-from cpc.model import ModelConfig, build
-from cpc.nn.frontends import MFCC39
-from cpc.tracking import connect, experiment_id
+from cpc.data.alignment import write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
+from cpc.evaluation.abx.items import aligned_material, corpus_banks, listed_material, read_items, write_items
+from cpc.evaluation.abx.run import ABXConfig, abx_cached, evaluate
+from cpc.evaluation.abx.task import ABXResult, Task, abx, abx_table
+from cpc.models.cpc import ModelConfig, build
+from cpc.tracking.mlflow import connect, experiment_id
 
-QUIET = Asked(context="any", progress=False)
+QUIET = ABXConfig(context="any", progress=False)
 
 
 @pytest.fixture

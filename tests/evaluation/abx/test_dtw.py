@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpc.evaluation.abx.dtw import align, diagonal_order, warp
+from cpc.evaluation.abx.distance import align, diagonal_order, warp
 from tests.evaluation.abx.reference import warp as walk
 
 

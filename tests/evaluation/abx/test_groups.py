@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from cpc.evaluation.abx.groups import Cells, Groups, Names, make_cells, make_groups, only_used
+from cpc.evaluation.abx.cells import Cells, Groups, Names, make_cells, make_groups, only_used
 from cpc.evaluation.abx.items import Items
 
 Named = tuple[str, str, str]  # phone, context, speaker

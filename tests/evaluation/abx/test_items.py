@@ -7,7 +7,10 @@ import pytest
 import soundfile
 
 from cpc.config import InputError
-from cpc.corpus import AlignedRow, Corpus, Source, pack, write_alignment
+from cpc.data.alignment import AlignedRow, write_alignment
+from cpc.data.corpus import Corpus
+from cpc.data.pack import pack
+from cpc.data.shards import Source
 from cpc.evaluation.abx.items import COLUMNS, Items, corpus_items, read_items, write_items
 
 PHONES = ["SIL", "AA", "B", "K", "spn"]

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from cpc.config import InputError
-from cpc.evaluation.abx.bank import Bank
-from cpc.evaluation.abx.groups import Names, make_groups
-from cpc.evaluation.abx.items import Items
+from cpc.evaluation.abx.cells import Names, make_groups
+from cpc.evaluation.abx.items import FeatureStore, Items
 from cpc.evaluation.abx.score import _Table, summarise
 from cpc.evaluation.abx.task import Comparison, Task, abx, compare
 from cpc.evaluation.features import FrameTable
@@ -20,10 +19,12 @@ ALL = Task(most_items=None, most_speakers=None)
 HOP = 0.01
 
 
-def bank_of(stretches: list[torch.Tensor]) -> Bank:
+def bank_of(stretches: list[torch.Tensor]) -> FeatureStore:
     """One file with all stretches one after the other."""
     frames = torch.cat(stretches).float()
-    return Bank("test", FrameTable(frames, np.array([0, len(frames)])), {"f": 0}, lambda n: (np.arange(n) + 0.5) * HOP)
+    return FeatureStore(
+        "test", FrameTable(frames, np.array([0, len(frames)])), {"f": 0}, lambda n: (np.arange(n) + 0.5) * HOP
+    )
 
 
 def items_of(stretches: list[torch.Tensor], phones: list[str], contexts: list[str], speakers: list[str]) -> Items:
@@ -89,7 +90,7 @@ def test_cells_and_error_are_those_of_the_oracle(speaker: str, context: str, dis
 
 
 def test_distances_are_those_of_the_oracle_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpc.evaluation.abx import pairs
+    from cpc.evaluation.abx import score as pairs
 
     stretches, items = made(30, seed=5, longest=12)
     found = compare(bank_of(stretches), items, ALL)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpc.evaluation.abx.slicing import slice_frames
+from cpc.evaluation.abx.items import slice_frames
 from tests.evaluation.abx.reference import frames_of
 
 

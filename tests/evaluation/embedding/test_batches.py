@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cpc.evaluation.embedding.batches import batches, evaluating, pad, rounded_up
+from cpc.evaluation.embed.inputs import batches, evaluating, pad, rounded_up
 
 
 @pytest.mark.parametrize("shortest", [1 << 10, 1 << 13])

@@ -15,12 +15,11 @@ import torch
 from pyarrow import dataset
 
 import cpc
-from cpc.evaluation.embedding import listing
-from cpc.evaluation.embedding.formats import FORMATS
-from cpc.evaluation.embedding.ledger import Ledger, Record
-from cpc.model import ModelConfig, build
-from cpc.nn.context import GRUConfig
-from cpc.nn.encoder import EncoderConfig
+from cpc.evaluation.embed import inputs as listing
+from cpc.evaluation.embed.writers import FORMATS, Ledger, Record
+from cpc.models.context import GRUConfig
+from cpc.models.cpc import ModelConfig, build
+from cpc.models.encoder import EncoderConfig
 from tests.packed import content, refusal
 
 LENGTHS = {
@@ -124,7 +123,7 @@ def features(out: Path) -> dict[str, bytes]:
 KILLED = """
 import json, os, sys
 import cpc
-from cpc.evaluation.embedding import job, ledger, listing
+from cpc.evaluation.embed import embed as job, writers as ledger, inputs as listing
 from tests.evaluation.embedding.test_embed import CONFIG, PIECES
 listing.BLOCK_FILES = 3
 def die(*_, **__):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cpc.audio import find_audio
+from cpc.audio.decode import find_audio
 from cpc.config import InputError
-from cpc.evaluation.embedding import listing as module
-from cpc.evaluation.embedding.listing import File, listed
+from cpc.evaluation.embed import inputs as module
+from cpc.evaluation.embed.inputs import File, listed
 
 NAMES = ("b/2.flac", "b/10.wav", "a.wav", "b.c.wav", "b/d/e.MP3", "z z.ogg", ".hidden.wav", "b/.no/x.wav", "text.txt")
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from cpc.evaluation.embedding.job import _Here
-from cpc.evaluation.embedding.reading import ahead
+from cpc.evaluation.embed.embed import _Here
+from cpc.evaluation.embed.inputs import ahead
 
 
 def test_it_works_in_the_calling_thread_and_in_order() -> None:

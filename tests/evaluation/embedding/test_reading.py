@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from cpc.audio import Undecodable, decode
-from cpc.evaluation.embedding.reading import ahead, pieces
+from cpc.audio.decode import decode
+from cpc.audio.integrity import Undecodable
+from cpc.evaluation.embed.inputs import ahead, pieces
 
 
 def noise(path: Path, samples: int, rate: int, channels: int = 1) -> Path:

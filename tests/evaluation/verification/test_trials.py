@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpc.config import InputError
-from cpc.corpus import Corpus
-from cpc.evaluation.verification.embeddings import cosines
-from cpc.evaluation.verification.listing import read_trials, write_trials
-from cpc.evaluation.verification.score import PRIORS, summarise
-from cpc.evaluation.verification.trials import Trials, draw_trials, fair_shares
+from cpc.data.corpus import Corpus
+from cpc.evaluation.verification.score import PRIORS, cosines, summarise
+from cpc.evaluation.verification.trials import Trials, draw_trials, fair_shares, read_trials, write_trials
 
 EVERYTHING = 10_000
 

@@ -12,28 +12,31 @@ import pytest
 import torch
 
 import cpc
-from cpc.cli.verify import verify
+from cpc.audio.mfcc import MFCC39, LogMel
+from cpc.cli.evaluate import verify
 from cpc.config import InputError
-from cpc.corpus import Corpus
+from cpc.data.corpus import Corpus
 from cpc.evaluation import compare
-from cpc.evaluation.layers import Layer
+from cpc.evaluation.features import Layer
 from cpc.evaluation.report import write_report
-from cpc.evaluation.saved import headings
-from cpc.evaluation.verification.command import Asked, evaluate
-from cpc.evaluation.verification.embeddings import embeddings
-from cpc.evaluation.verification.material import Choice, gather
-from cpc.evaluation.verification.result import VerificationResult
-from cpc.evaluation.verification.score import Estimate
-from cpc.evaluation.verification.session import Session, verify_cached, verify_run
-from cpc.evaluation.verification.show import verification_table
-from cpc.nn.frontends import MFCC39, LogMel
-from cpc.tracking import connect
-from cpc.utterance import load_pooling
+from cpc.evaluation.results import headings
+from cpc.evaluation.verification.run import (
+    Session,
+    VerificationConfig,
+    evaluate,
+    verification_table,
+    verify_cached,
+    verify_run,
+)
+from cpc.evaluation.verification.score import Estimate, VerificationResult, embeddings
+from cpc.evaluation.verification.trials import Choice, gather
+from cpc.losses.instance import load_pooling
+from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 from tests.tiny import SHORT, tiny
 
 CROSSED = Choice("phone_test", "phone_train")  # of one speaker the mean, of the three others the trials
-QUIET = Asked(CROSSED, progress=False)
+QUIET = VerificationConfig(CROSSED, progress=False)
 
 
 def test_a_run_is_judged_beside_the_baselines_recorded_and_compared(chords: Corpus, tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_embeddings_are_means_of_frames_whatever_goes_through_together(
 ) -> None:
     rows, features = np.array([3, 5, 9, 30]), LogMel()
     (together,) = embeddings([features], chords, rows)
-    monkeypatch.setattr("cpc.evaluation.verification.embeddings._AT_ONCE", 1)
+    monkeypatch.setattr("cpc.evaluation.verification.score._AT_ONCE", 1)
     (alone,) = embeddings([features], chords, rows)
     assert together == pytest.approx(alone, rel=1e-5)
     for row, vector in zip(rows.tolist(), together, strict=True):
@@ -204,7 +207,7 @@ def test_bad_input_is_one_line(chords: Corpus) -> None:
 @pytest.mark.slow
 def test_a_trained_run_is_compared_with_its_baselines(chords: Corpus, tmp_path: Path) -> None:
     data = {"corpus": str(chords.path), "train": "speaker_train"}
-    recipe = tiny(chords.path, "windows.samples=8000", "training.steps=3", data=data, experiment="chords")
+    recipe = tiny(chords.path, "data.window_size=8000", "training.max_steps=3", data=data, experiment="chords")
     root = tmp_path / "runs"
     cpc.train(recipe, name="tiny", root=root, progress=False)
     results = evaluate(root / "tiny", chords.path, replace(QUIET, layers=("c",)))
@@ -243,10 +246,10 @@ def test_results_of_different_trials_have_different_names() -> None:
 
 
 def test_a_learnt_pooling_is_judged_too(chords: Corpus, tmp_path: Path) -> None:
-    loss = {"kind": "utterance", "views": {"crop": 4000}, "pooling": {"kind": "attentive", "width": 8}}
+    loss = {"kind": "instance", "views": {"crop": 4000}, "pooling": {"kind": "attentive", "width": 8}}
     loss["projection"] = {"width": 8, "dim": 8}
     data = {"corpus": str(chords.path), "train": "speaker_train"}
-    recipe = tiny(chords.path, "windows.samples=8000", data=data, loss=loss, training=SHORT)
+    recipe = tiny(chords.path, "data.window_size=8000", data=data, loss=loss, training=SHORT)
     run = cpc.train(recipe, name="tiny", root=tmp_path / "runs", progress=False)
     model = cpc.load(run.path)
     _, results = verify_run(run.path, chords, CROSSED, layers=("c",), progress=False)

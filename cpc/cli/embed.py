@@ -1,0 +1,72 @@
+"""Verbs on audio: what a corpus holds, and the features of files."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cpc.cli.arguments import CorpusFolder, Device, Layer, console, open_device
+
+
+def corpus(
+    corpus: CorpusFolder,
+    out: Annotated[Path | None, typer.Option(metavar="PNG", help="The picture. Default: CORPUS/overview.png.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="SCHEME", help="Labels to draw. Default: phones.")] = None,
+) -> None:
+    """What a packed corpus holds: a table of it, and a picture."""
+    from cpc.data.corpus import Corpus
+    from cpc.data.summary import Overview, draw, render
+
+    overview = Overview(Corpus.open(corpus))
+    console().print(render(overview))
+    for reason in overview.broken:
+        print(f"cpc: {reason}", file=sys.stderr)
+    print(f"picture: {draw(overview, out or corpus / 'overview.png', labels)}")
+
+
+def embed(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a .safetensors checkpoint.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of any number of them.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features.")],
+    layer: Annotated[Layer, typer.Option(help="z: local, without memory; c: with context.")] = Layer.c,
+    format: Annotated[
+        Literal["npy", "parquet", "numpy-shards"],
+        typer.Option(help="npy: one a file; parquet: one data set; numpy-shards: few large .npy with an index."),
+    ] = "npy",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N shares, into the same OUT.")] = "1/1",
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16", "auto"],
+        typer.Option(help="auto: bf16 where the hardware has it, about twice as fast; features then differ by 1%."),
+    ] = "fp32",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Write the features (float32, frames × dim) of audio files; a command that was killed goes on when it is repeated.
+
+    Files of any length, hours too. What gives no features is listed in OUT/skipped.tsv.
+    """
+    from cpc.data.pack import parse_shard
+    from cpc.evaluation.embed.embed import embed as embed_files
+    from cpc.models.checkpoint import load
+
+    share = parse_shard(shard)
+    done = embed_files(
+        load(model, open_device(device)),
+        source,
+        out,
+        layer.value,
+        format=format,
+        precision=precision,
+        shard=share,
+        workers=workers,
+        progress=True,
+    )
+    before = f" ({done.files - done.new} were there)" if done.files > done.new else ""
+    print(f"{done.files} files written to {out}{before}, {done.skips} skipped")
+    if done.skips:
+        print(f"reasons: {out / 'skipped.tsv'}", file=sys.stderr)
+    if done.notes:
+        print(f"{done.notes} with a wrong length in their header: {out / 'notes.tsv'}", file=sys.stderr)
+    if not done.files:
+        raise typer.Exit(1)

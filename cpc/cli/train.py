@@ -1,0 +1,92 @@
+"""Verbs that train: one run, and a sweep of them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cpc.cli.arguments import complain, open_device
+from cpc.config import InputError
+
+if TYPE_CHECKING:
+    from cpc.training.run import Run
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A YAML recipe, then settings such as optim.lr=4e-4."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run: it is kept in runs/NAME.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+) -> None:
+    """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME goes on.
+
+    On several devices: torchrun --nproc-per-node N -m cpc train RECIPE
+    """
+    from cpc.training.metrics import NotFinite
+    from cpc.training.recipe import load_config
+    from cpc.training.run import resume as go_on
+    from cpc.training.run import train as begin
+
+    words = words or []
+    try:
+        if resume is not None:
+            open_device("auto")
+            run = go_on(resume, words)
+        elif not words or "=" in words[0]:
+            raise InputError("RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first")
+        else:
+            config = load_config(words[0], words[1:])
+            open_device(config.training.device)
+            run = begin(config, name)
+    except NotFinite as error:
+        complain(str(error))
+        raise typer.Exit(1) from None
+    if os.environ.get("RANK", "0") == "0":
+        _say_result(run)
+    if run.status == "KILLED":
+        raise typer.Exit(130)
+
+
+def _say_result(run: "Run") -> None:
+    line = ", ".join(f"{k} {run.metrics[k]:.3f}" for k in ("train/loss", "valid/loss") if k in run.metrics)
+    print(f"{run.path}: {run.status.lower()} at step {run.steps} after {run.seconds / 60:.1f} min; {line}")
+    if run.status == "KILLED":
+        print(f"go on with: cpc train --resume {run.path}")
+
+
+def sweep(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="SWEEP [KEY=VALUE]...", help="A YAML sweep, then settings for all of its runs."),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every recipe and list the runs; train none.")
+    ] = False,
+) -> None:
+    """Train a recipe under several settings, probe each run, compare. The same command goes on after a kill."""
+    from cpc.scale.sweep import plan
+    from cpc.scale.sweep import sweep as run_sweep
+
+    file, overrides = Path(words[0]), words[1:]
+    if dry_run:
+        config, planned = plan(file, overrides)
+        for name, recipe in planned:
+            print(f"{name}: {recipe.training.max_steps} steps, seed {recipe.seed}")
+        print(f"{len(planned)} runs, each with {len(config.probes)} probes, in experiment {config.experiment}")
+        return
+    open_device("auto")
+    config, done, failed = run_sweep(file, overrides, say=print)
+    for name, reason in failed:
+        print(f"cpc: {name}: {reason}", file=sys.stderr)
+    if done and done[-1].status == "KILLED":
+        print(f"go on with: cpc sweep {' '.join(words)}")
+        raise typer.Exit(130)
+    from cpc.cli.evaluate import compare
+
+    compare([config.experiment])
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,269 @@
+"""An ABX session: the layers of a model beside the baselines; nothing is computed twice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpc.config import InputError
+from cpc.data.corpus import Corpus
+from cpc.evaluation.abx.items import (
+    ABXData,
+    FeatureStore,
+    Unit,
+    aligned_material,
+    corpus_banks,
+    folder_bank,
+    listed_material,
+    read_items,
+    write_items,
+)
+from cpc.evaluation.abx.score import REPLICATES
+from cpc.evaluation.abx.task import ABXResult, Task, abx, choose, usual_unit
+from cpc.evaluation.features import Features, LayerName
+from cpc.evaluation.leakage import Unknown, pretraining_note
+from cpc.evaluation.probes.cache import key
+from cpc.evaluation.results import SHORT
+from cpc.evaluation.runner import announced, client_of, pretrain_ids, read_state, target_run
+from cpc.evaluation.session import beside_baselines, each_once, load_checked, subject_of
+from cpc.io import write_json
+from cpc.models.checkpoint import CHECKPOINTS
+from cpc.tracking.mlflow import log_now
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+VERSION = 1  # part of every cache key: raise it when a change of code changes any number
+
+
+def abx_run(
+    run: Path,
+    material: ABXData,
+    task: Task,
+    *,
+    layers: Sequence[LayerName] = ("z", "c"),
+    baselines: bool = True,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    pretrain_ids: Sequence[str] | Unknown | None = None,
+) -> list[ABXResult]:
+    """ABX of a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
+
+    `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
+    in `cache`. Raises InputError where there is nothing to compare.
+    """
+
+    def measure(group: Sequence[Features]) -> list[ABXResult]:
+        return abx_cached(group, material, task, cache, device, progress)
+
+    heard = pretraining_note(material.corpus, material.rows, pretrain_ids)
+    return beside_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
+
+
+def abx_cached(
+    group: Sequence[Features],
+    material: ABXData,
+    task: Task,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> list[ABXResult]:
+    """ABX of features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
+    places = [cache / f"{_key(features, material, task)}.json" if cache else None for features in group]
+
+    def measure(missing: Sequence[Features]) -> Iterator[ABXResult]:
+        banks = corpus_banks(missing, material.corpus, material.rows, device=device, progress=progress)
+        return (_measured(bank, material, task, device, progress) for bank in banks)
+
+    found = each_once(group, places, partial(_known, material), measure)
+    labels, short = material.labels, material.digest[:SHORT]
+    return [
+        replace(result, labels=labels, fingerprint=short, subject=subject_of(features))
+        for features, result in zip(group, found, strict=True)
+    ]
+
+
+def _measured(bank: FeatureStore, material: ABXData, task: Task, device: str, progress: bool) -> ABXResult:
+    names = {"unit": material.unit, "corpus": material.corpus.name, "split": material.split}
+    with announced(f"ABX {task.speaker} speakers, {task.context} context, of {bank.name}", progress) as said:
+        result = abx(bank, material.items, task, **names, device=device, notes=material.notes)
+        said.append(f"error {result.error:.1%}")
+    return result
+
+
+def _known(material: ABXData, place: Path) -> ABXResult:
+    """A cached result under the names by which its data go today."""
+    saved = ABXResult.read(place)
+    return replace(saved, corpus=material.corpus.name, split=material.split, unit=material.unit)
+
+
+def _key(features: Features, material: ABXData, task: Task) -> str:
+    facts = {
+        "version": VERSION,
+        "features": {"name": features.name, **features.settings},
+        "material": material.digest,
+        "notes": material.notes,
+        "task": asdict(task),
+        "replicates": REPLICATES,
+    }
+    return f"abx-{key(facts)}"
+
+
+# --- ABX of a run, put where it belongs: into the run's folder, and onto its run in MLflow.
+
+
+FOLDER = "abx"  # in the run's folder, and of its artifacts in MLflow
+_LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
+
+
+def record(results: Sequence[ABXResult], run: Path) -> None:
+    """Results of a run and of its baselines: a file each in runs/NAME/abx; metrics, files and a picture in MLflow.
+
+    Metrics are abx/SPLIT--CORPUS--…/SPEAKER-CONTEXT/FEATURES/error, …/low and …/high. The picture is of the last
+    result of the run itself: the error of each pair of phones.
+    Raises InputError if MLflow does not know the run; the files are written nevertheless.
+    """
+    state = read_state(run)
+    for result in results:
+        result.write(run / FOLDER / result.file_name)
+    picture = _draw([result for result in results if _own(result)], run)
+    client = client_of(run, state["run_id"], run / FOLDER)
+    for result in results:
+        _record(client, result, state, run)
+    if picture:
+        client.log_artifact(state["run_id"], str(picture), picture.parent.name)
+
+
+def _own(result: ABXResult) -> bool:
+    return result.features.startswith("CPC")
+
+
+def _record(client: "MlflowClient", result: ABXResult, state: dict[str, Any], run: Path) -> None:
+    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
+    values = {"error": result.error, "low": result.low, "high": result.high}
+    protocol = f"{result.corpus} {result.split}: {result.protocol}"
+    tags = {name.replace("/", "."): protocol[:_LONGEST_TAG]}
+    log_now(client, target, {f"{name}/{k}": v for k, v in values.items()}, tags)
+    client.log_artifact(target, str(run / FOLDER / result.file_name), FOLDER)
+
+
+def _draw(own: Sequence[ABXResult], run: Path) -> Path | None:
+    if not own:
+        return None
+    from cpc.evaluation.plots.phones import draw_phone_pairs
+
+    last = own[-1]
+    title = f"ABX of {last.features}, {last.speaker} speakers, {last.context} context"
+    return draw_phone_pairs(last.pairs, run / "figures" / "abx.png", title)
+
+
+# --- What `cpc abx` does: a run, a checkpoint or a folder of arrays, on a packed corpus or an `.item` file.
+
+
+@dataclass(frozen=True)
+class ABXConfig:
+    """What the user asked for besides FEATURES and SOURCE, in words; None is the usual.
+
+    unit: triphone or phone; usually triphones, and phones where contexts are ignored.
+    split: a split of the corpus, a file of ids, or one of its subsets; usually all of it.
+    items: an `.item` file in place of the corpus's alignment.
+    hop, first_centre: seconds, for a folder of arrays.
+    keep_items, out: files to write the items, and the results, to.
+    """
+
+    speaker: str = "within"
+    context: str = "within"
+    unit: str | None = None
+    distance: str = "angular"
+    slicing: str = "centre"
+    most_items: int | None = 10
+    most_speakers: int | None = 5
+    seed: int = 0
+    split: str | None = None
+    labels: str = "phones"
+    items: Path | None = None
+    layers: Sequence[str] = ("z", "c")
+    baselines: bool = True
+    hop: float | None = None
+    first_centre: float | None = None
+    keep_items: Path | None = None
+    out: Path | None = None
+    device: str = "cpu"
+    progress: bool = True
+
+    @property
+    def task(self) -> Task:
+        """Raises InputError for a word that is not known."""
+        caps = {"most_items": self.most_items, "most_speakers": self.most_speakers}
+        return Task.named(self.speaker, self.context, self.distance, self.slicing, **caps, seed=self.seed)
+
+    @property
+    def kind(self) -> Unit:
+        """Raises InputError for a unit that is not known."""
+        unit: Unit = choose("unit", self.unit or usual_unit(self.context), Unit)
+        return unit
+
+
+def evaluate(features: Path, source: Path, asked: ABXConfig | None = None) -> list[ABXResult]:
+    """ABX of FEATURES on SOURCE; what belongs to a run is recorded in its folder and in MLflow.
+
+    Raises InputError for whatever of it cannot be.
+    """
+    asked = asked or ABXConfig()
+    task = asked.task
+    if features.is_dir() and not any((features / name).is_file() for name in CHECKPOINTS):
+        results = [_folder(features, source, asked, task)]
+    else:
+        results = _model(features, source, asked, task)
+    if asked.out is not None:
+        write_json(asked.out, [result.to_dict() for result in results])
+    return results
+
+
+def _model(run: Path, source: Path, asked: ABXConfig, task: Task) -> list[ABXResult]:
+    if source.suffix == ".item":
+        remedy = f"give a packed corpus as SOURCE, and --items {source}"
+        raise InputError(f"source={source}: a model needs the audio of the items; {remedy}")
+    material = _material(Corpus.open(source), asked)
+    tracked = (run / "run.json").is_file()
+    results = abx_run(
+        run,
+        material,
+        task,
+        layers=asked.layers,
+        baselines=asked.baselines,
+        cache=run.parent / ".cache" if tracked else None,
+        device=asked.device,
+        progress=asked.progress,
+        pretrain_ids=pretrain_ids(run) if tracked else None,
+    )
+    if tracked:
+        record(results, run)
+    return results
+
+
+def _folder(folder: Path, source: Path, asked: ABXConfig, task: Task) -> ABXResult:
+    if asked.hop is None:
+        rule = "must be given for a folder of arrays: the seconds from one frame to the next, 0.01 for 100 Hz"
+        raise InputError(f"hop: {rule}")
+    if source.suffix == ".item":
+        items = read_items(source)
+        bank = folder_bank(folder, items.files.tolist(), asked.hop, asked.first_centre)
+        return abx(bank, items, task, split=source.stem, device=asked.device)
+    material = _material(Corpus.open(source), asked)
+    bank = folder_bank(folder, material.items.files.tolist(), asked.hop, asked.first_centre)
+    names = {"unit": material.unit, "corpus": material.corpus.name, "split": material.split}
+    return abx(bank, material.items, task, **names, device=asked.device, notes=material.notes)
+
+
+def _material(corpus: Corpus, asked: ABXConfig) -> ABXData:
+    if asked.items is not None:
+        material = listed_material(corpus, asked.items)
+    else:
+        made = aligned_material(corpus, asked.kind, asked.split, asked.labels)
+        material = replace(made, labels=asked.labels)
+    if asked.keep_items is not None:
+        write_items(asked.keep_items, material.items)
+    return material

@@ -1,0 +1,302 @@
+"""The strength of the L2 penalty, chosen on a held-out part of the training split.
+
+Strengths are tried from the strongest to the weakest, each from the solution of the one before, on some of the
+frames: where there are a million, 50,000 tell the strengths apart. The penalty is a prior on the weights, which counts
+for less the more frames there are: what was best on a share of them is multiplied by that share. The solution of the
+chosen one is the start of the final classifier, which is fitted on all training frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from cpc.config import InputError
+from cpc.data.corpus import Corpus
+from cpc.evaluation import leakage
+from cpc.evaluation.features import Features, FrameTable, extract_features
+from cpc.evaluation.probes.cache import identified
+from cpc.evaluation.probes.dataset import Examples, examples, hold_out, labelled
+from cpc.evaluation.probes.linear import Fitting, LinearClassifier, fit
+from cpc.evaluation.probes.mlp import HiddenLayerClassifier, fit_mlp
+from cpc.evaluation.probes.phoneme_recognition import judge_sequences
+from cpc.evaluation.probes.protocol import WINDOW, ProbeProtocol, Split, Trial, check, conclude
+from cpc.evaluation.results import ProbeResult, Task
+from cpc.evaluation.session import subject_of
+from cpc.seeding import derive, numpy_generator
+
+SOME = 50_000  # examples for the choice, held out or not
+WORSE = 2  # strengths in a row that are worse than the best so far: weaker ones are not tried
+COARSE = 1e-5  # tolerance while choosing
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen strength, the classifier that it gave, and the held-out log-likelihood (nats) of every strength.
+
+    `share`: of the examples that it was chosen on; `for_all` is the same prior for all of them.
+    """
+
+    l2: float
+    share: float
+    start: LinearClassifier
+    tried: dict[float, float]
+
+    @property
+    def for_all(self) -> float:
+        return self.l2 * self.share
+
+
+def choose_l2(
+    train: Examples, held: Examples, classes: int, grid: Sequence[float], fitting: Fitting, seed: int, device: str
+) -> Choice:
+    """The strength whose classifier gives the labels of `held` the highest likelihood.
+
+    Accuracy ties where examples are few (of 100 held-out utterance means every strength may get 93 right), and the
+    likelihood goes on telling strengths apart. Labels must be numbered 0 … classes − 1; of held-out examples whose
+    class is not among them (classes and above) nothing is asked.
+    """
+    share = min(1.0, SOME / (len(train) + len(held)))
+    parts = (each.draw(max(1, int(len(each) * share)), numpy_generator(seed, "l2")) for each in (train, held))
+    (x, y), (held_x, held_y) = ((part.x(), torch.from_numpy(part.y)) for part in parts)
+    coarse = replace(fitting, tolerance=max(COARSE, fitting.tolerance), max_frames=None)
+    best: Choice | None = None
+    tried: dict[float, float] = {}
+    start: LinearClassifier | None = None
+    for l2 in sorted(grid, reverse=True):
+        start = fit(x, y, classes, replace(coarse, l2=l2), device, start)
+        tried[l2] = _log_likelihood(start, held_x, held_y)
+        if best is None or tried[l2] > tried[best.l2]:
+            best = Choice(l2, share, start, tried)
+        elif list(tried).index(l2) - list(tried).index(best.l2) >= WORSE:
+            break
+    if best is None:
+        raise ValueError("grid: empty; give at least one strength")
+    return best
+
+
+def _log_likelihood(classifier: LinearClassifier, x: Tensor, y: Int64[Tensor, " example"]) -> float:
+    """The mean log probability, in nats, of the labels."""
+    known = y < classifier.weight.shape[1]
+    scores = classifier.logits(x[known]).double().log_softmax(1)
+    return float(scores.gather(1, y[known, None]).mean()) if known.any() else 0.0
+
+
+# --- The classifier that a protocol asks for: chosen on a held-out part of the training split, trained, and its hits.
+
+
+_AT_ONCE = 1 << 26  # values of test examples put together at once: 256 MiB
+_MOST_VALUES = 1 << 30  # values of all training examples of a linear classifier: 4 GiB; beyond it, some are drawn
+
+Counts = Int64[np.ndarray, " _"]
+Predictor = LinearClassifier | HiddenLayerClassifier
+
+
+class Trained(NamedTuple):
+    """A classifier, how it came to be, and in words what was chosen on the held-out part."""
+
+    classifier: Predictor
+    iterations: int
+    converged: bool
+    l2: float | None
+    examples: int
+    choice: str
+
+
+def train_classifier(trial: Trial, task: Task, train: Examples, classes: int) -> Trained:
+    """Train on labels 0 … classes − 1. What is held out is put back for the linear classifier's last fit."""
+    inside, words = _held_out(trial, task, train)
+    if trial.protocol.classifier == "linear":
+        return _linear(trial, train, inside, words, classes)
+    if not inside.any() or inside.all():
+        raise InputError(f"{task} probe: a hidden layer is stopped by held-out utterances; give it at least two")
+    protocol, kept = trial.protocol, train.take(~inside)
+    found = fit_mlp(
+        kept, train.take(inside), classes, hidden=protocol.hidden, seed=protocol.seed, device=trial.device
+    )  # fmt: skip
+    choice = f"stopped early on {words} (accuracy there {found.held_accuracy:.1%}), which it does not train on"
+    return Trained(found, found.iterations, found.converged, None, len(kept), choice)
+
+
+def _held_out(trial: Trial, task: Task, train: Examples) -> tuple[Bool[np.ndarray, " example"], str]:
+    """Which examples are held out, from the utterances that have any, and what they are in words."""
+    places = np.unique(train.utterances)
+    rows = trial.rows(trial.train)
+    held = hold_out(task, trial.corpus, rows[places], trial.rows(trial.test), trial.protocol.seed)
+    out = np.zeros(len(rows), dtype=bool)
+    out[places[held.out]] = True
+    return out[train.utterances], held.words
+
+
+def _linear(trial: Trial, train: Examples, inside: Bool[np.ndarray, " example"], words: str, classes: int) -> Trained:
+    protocol, start = trial.protocol, None
+    l2, choice = protocol.l2[len(protocol.l2) // 2], "L2 {:.2g}"
+    if len(protocol.l2) > 1 and inside.any():
+        chosen = choose_l2(
+            train.take(~inside), train.take(inside), classes, protocol.l2, protocol.fitting, protocol.seed, trial.device
+        )  # fmt: skip
+        l2, start = chosen.for_all, chosen.start
+        choice = f"L2 {{:.2g}}, chosen on {words} (log-likelihood there {chosen.tried[chosen.l2]:.3f} nats an example)"
+    most = min(max(1, _MOST_VALUES // train.dim), protocol.fitting.max_frames or len(train))
+    drawn = train.draw(most, numpy_generator(protocol.seed, "frames"))
+    if len(drawn) < len(train):
+        choice += f", trained on {len(drawn):,} of {len(train):,} examples"
+    fitting = replace(protocol.fitting, l2=l2, max_frames=None)
+    found = fit(drawn.x(), torch.from_numpy(drawn.y), classes, fitting, trial.device, start)
+    return Trained(found, found.iterations, found.converged, l2, len(drawn), choice.format(l2))
+
+
+def tally(classifier: Predictor, test: Examples, utterances: int) -> tuple[Counts, Counts]:
+    """Hits and totals of each test utterance."""
+    right = np.zeros(len(test), dtype=bool)
+    size = max(1, _AT_ONCE // test.dim)
+    for start in range(0, len(test), size):
+        chosen = np.arange(start, min(start + size, len(test)))
+        right[chosen] = classifier.predict(test.x(chosen)).numpy() == test.y[chosen]
+    hits = np.bincount(test.utterances, right, minlength=utterances).astype(np.int64)
+    return hits, np.bincount(test.utterances, minlength=utterances).astype(np.int64)
+
+
+# --- Probes: how much of the phones and the speakers a simple classifier can read from frozen features.
+
+
+def probe(
+    features: Features,
+    corpus: Corpus,
+    train: Split,
+    test: Split,
+    task: Task,
+    *,
+    labels: str = "phones",
+    pretrain_ids: Sequence[str] | None = None,
+    protocol: ProbeProtocol | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> ProbeResult:
+    """Train a classifier on the training split and judge it on the test split.
+
+    `train` and `test` are split names, files of ids, or ids. Raises InputError if they share utterances, if a
+    speaker probe is asked for speakers that it was not trained on, or if labels are missing.
+    """
+    trial = Trial(corpus, train, test, labels, protocol or ProbeProtocol(), device, progress)
+    check(trial, task)
+    window = WINDOW if task == "speaker_last" else None
+    tables = [
+        extract_features(features, corpus, trial.rows(split), last_of=window, device=device, progress=progress)
+        for split in (train, test)
+    ]
+    result = judge(trial, task, features, tables[0], tables[1], pretrain_ids)
+    return identified(result, trial, subject_of(features))
+
+
+def judge(
+    trial: Trial,
+    task: Task,
+    features: Features,
+    train: FrameTable,
+    test: FrameTable,
+    pretrain_ids: Sequence[str] | None = None,
+) -> ProbeResult:
+    """The same from features that are already computed for the rows of the trial's splits: all frames of each
+    utterance, or for `speaker_last` the last one of each of its windows.
+    """
+    heard = leakage.pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids)
+    notes = check(trial, task) + heard
+    result = measure(trial, task, features, train, test)
+    return replace(result, notes=notes + result.notes)
+
+
+def measure(trial: Trial, task: Task, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
+    """The same for splits that were checked before; its notes are on labels and training alone."""
+    if task == "phone_sequence":
+        return judge_sequences(trial, features, train, test)
+    rows, tested = trial.rows(trial.train), trial.rows(trial.test)
+    learnt = examples(trial, task, features, rows, train)
+    judged = examples(trial, task, features, tested, test)
+    notes = _empty_note("training", len(rows), learnt) + _empty_note("test", len(tested), judged)
+    kept = labelled(task, trial.corpus, rows, trial.protocol.budget, trial.protocol.seed)
+    learnt = learnt if kept.all() else learnt.take(kept[learnt.utterances])
+    return _judge(trial, task, features.name, learnt, judged, notes)
+
+
+def _judge(
+    trial: Trial, task: Task, name: str, learnt: Examples, judged: Examples, notes: tuple[str, ...]
+) -> ProbeResult:
+    classes = np.unique(learnt.y)
+    if len(classes) < 2 or not len(judged):
+        rule = "needs at least two classes to train on and one example to test on; check splits and labels"
+        raise InputError(f"{task} probe: {len(classes)} classes, {len(judged)} test examples: {rule}")
+    train, test = learnt.renumbered(classes), judged.renumbered(classes)
+    trained = train_classifier(trial, task, train, len(classes))
+    hits, totals = tally(trained.classifier, test, len(trial.rows(trial.test)))
+    return conclude(
+        trial, hits, totals,
+        task=task, features=trial.protocol.name(name), classes=len(classes), classifier=trial.protocol.classifier,
+        majority=float(np.bincount(judged.y).max() / len(judged)), l2=trained.l2,
+        train_utterances=len(np.unique(train.utterances)), train_examples=trained.examples,
+        iterations=trained.iterations, converged=trained.converged,
+        protocol=trial.protocol.sentence(task, trial.labels, trained.choice),
+        notes=notes + _training_notes(trained, test, len(classes)),
+    )  # fmt: skip
+
+
+def _training_notes(trained: Trained, test: Examples, classes: int) -> tuple[str, ...]:
+    notes: tuple[str, ...] = ()
+    if not trained.converged:
+        notes += (f"The classifier did not converge in {trained.iterations} iterations.",)
+    if unknown := np.count_nonzero(test.y == classes):
+        notes += (f"{unknown} of {len(test)} test examples are of classes without a training example: errors.",)
+    return notes
+
+
+def _empty_note(name: str, utterances: int, given: Examples) -> tuple[str, ...]:
+    missing = utterances - len(np.unique(given.utterances))
+    return (f"{missing} of {utterances} {name} utterances have no labelled frame.",) if missing else ()
+
+
+# --- Leave-speakers-out cross-validation: every speaker of both splits is judged by a classifier that never heard them.
+
+
+def judge_folds(trial: Trial, task: Task, features: Features, table: FrameTable) -> ProbeResult:
+    """Judge every fold of `trial.folds` and pool the hits; `table` holds the features of the rows `trial.tested`."""
+    notes, rows = check(trial, task), trial.tested
+    fold = folds_of([trial.corpus.speakers[row] for row in rows.tolist()], trial.folds, trial.protocol.seed)
+    results = []
+    for number in range(trial.folds):
+        inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        ids = [[trial.corpus.ids[row] for row in rows[part].tolist()] for part in (outside, inside)]
+        part = replace(trial, train=ids[0], test=ids[1], folds=0)
+        results.append(measure(part, task, features, table.take(outside), table.take(inside)))
+    return _pool(trial, results, notes)
+
+
+def folds_of(speakers: Sequence[str], count: int, seed: int) -> Int64[np.ndarray, " utterance"]:
+    """The fold of each utterance: speakers are dealt out like cards, in the order of a hash of the seed and name."""
+    order = sorted(set(speakers) - {""}, key=lambda name: derive(seed, "folds", name))
+    fold = {name: place % count for place, name in enumerate(order)} | {"": -1}  # who is not known is in no fold
+    return np.array([fold[name] for name in speakers], dtype=np.int64)
+
+
+def _pool(trial: Trial, results: Sequence[ProbeResult], notes: tuple[str, ...]) -> ProbeResult:
+    counts = {count.id: count for result in results for count in result.utterances}
+    ids = [trial.corpus.ids[row] for row in trial.tested.tolist()]
+    none = (0, 0, 0, 0)  # of who is in no fold
+    hits, totals = (np.array([counts.get(id, none)[place] for id in ids], dtype=np.int64) for place in (2, 3))
+    first, strengths = results[0], sorted({result.l2 for result in results if result.l2 is not None})
+    said = f"{trial.folds} folds over speakers, all choices made anew in each"
+    weights = [result.test_examples for result in results]
+    return conclude(
+        trial, hits, totals,
+        task=first.task, features=first.features, classifier=first.classifier, classes=max(r.classes for r in results),
+        majority=float(np.average([r.majority for r in results], weights=weights)),
+        l2=strengths[0] if len(strengths) == 1 else None,
+        train_utterances=min(r.train_utterances for r in results),
+        train_examples=min(r.train_examples for r in results),
+        iterations=sum(r.iterations for r in results), converged=all(r.converged for r in results),
+        protocol=f"{said}; in the first: {first.protocol}",
+        notes=notes + tuple(dict.fromkeys(note for r in results for note in r.notes)),
+    )  # fmt: skip

@@ -1,0 +1,350 @@
+"""The CPC loss over K steps: predict z_{t+k} from c_t against negatives (van den Oord 2018, section 2.3).
+
+All pairs of a group are scored by one matrix product a step, then scores are picked: gathering negative *vectors*
+instead, as is usual, moves M × D numbers an anchor where this moves M. Sequences are scored in groups, so that cost
+and memory grow linearly with the batch. A batch may come in equal shares, one after the other or on several
+processes: each is contrasted with the keys, and draws the negatives, that it has in the whole batch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cpc import distributed
+from cpc.config import STRICT
+from cpc.distributed import gather_all
+from cpc.losses.contrast import Calibration, Contrasted, Learnt, Paired, contrast
+from cpc.losses.memory_bank import Queue
+from cpc.losses.negatives import All, Grid, Negatives, Uniform, Within
+from cpc.losses.objectives import InfoNCE, Objective
+from cpc.losses.scores import Cosine, Dot, Score
+from cpc.losses.sharding import FULL_BATCH, BatchShard, PrecomputedNegatives, blocks, positives
+from cpc.models.cpc import CPC, Latents
+from cpc.models.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
+
+
+@dataclass(frozen=True, config=STRICT)
+class FrameQueueConfig:
+    """Frames of past batches are negatives too (He et al. 2020): the newest `size`; each sequence gives `each` a step.
+
+    Each is held by how it differs from the mean frame of its batch, and put beside the mean frame of the batch at hand:
+    while the encoder learns, all frames move together, which would tell old ones from new ones at a glance.
+    """
+
+    size: Annotated[int, Field(ge=1)] = 512
+    each: Annotated[int, Field(ge=1)] = 8
+
+
+@dataclass(frozen=True, config=STRICT)
+class CPCLossConfig:
+    """What is predicted, and against what.
+
+    `group_size`: how many sequences are scored together (a cap). `gather_distributed`: groups may span processes,
+    which exchange z. `learnable`: what of the scores is learnt (see `Calibration`).
+    """
+
+    prediction_steps: Annotated[int, Field(ge=1)] = 12
+    heads: HeadsConfig = Field(default_factory=BilinearConfig)
+    score: Score = Field(default_factory=Dot)
+    negatives: Negatives = Field(default_factory=Uniform)
+    objective: Objective = Field(default_factory=InfoNCE)
+    group_size: Annotated[int, Field(ge=1)] = 8
+    gather_distributed: bool = False
+    learnable: tuple[Learnt, ...] = ()
+    queue: FrameQueueConfig | None = None
+    kind: Literal["cpc"] = "cpc"
+
+
+class Losses(NamedTuple):
+    """What a step of training wants to know.
+
+    loss: the mean over the K steps, to be minimised. per_step, accuracy: one value a step k = 1 … K; accuracy is
+    the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
+    the mutual information of c_t and z_{t+k} in nats, which cannot exceed `ceiling` = ln(1 + M)
+    (van den Oord 2018, section 2.3); both are NaN where the loss gives no such bound: for other objectives than
+    InfoNCE, and for negatives that are chosen by their score. kinds: of triplets, the shares that are easy,
+    semi-hard and hard (Schroff et al. 2015, section 3.2); None for other objectives.
+    """
+
+    loss: Float[Tensor, ""]
+    per_step: Float[Tensor, "step"]
+    accuracy: Float[Tensor, "step"]
+    bound: Float[Tensor, "step"]
+    ceiling: float
+    kinds: Float[Tensor, "kind"] | None = None
+
+    def detach(self) -> "Losses":
+        """The same numbers, without the graph that made them."""
+        return self._replace(loss=self.loss.detach(), per_step=self.per_step.detach())
+
+
+def mean(shares: Sequence[Losses]) -> Losses:
+    """The losses of a batch from those of its equal shares."""
+    if len(shares) == 1:
+        return shares[0]
+    tensors = zip(*(share[:4] for share in shares), strict=True)
+    loss, per_step, accuracy, bound = (torch.stack(values).mean(0) for values in tensors)
+    return Losses(loss, per_step, accuracy, bound, shares[0].ceiling, mean_kinds([share.kinds for share in shares]))
+
+
+def mean_kinds(shares: Sequence[Tensor | None]) -> Tensor | None:
+    """The mean shares of the kinds of triplets, where there are triplets."""
+    found = [share for share in shares if share is not None]
+    return torch.stack(found).mean(0) if found else None
+
+
+def of_pairs(found: Paired) -> Losses:
+    """The losses of a contrast by labels: a single step, without a bound."""
+    nothing = torch.full_like(found.mean.detach()[None], math.nan)
+    return Losses(found.mean, found.mean[None], found.accuracy[None], nothing, math.nan, found.kinds)
+
+
+class CPCLoss(nn.Module):
+    """Heads W_k and the contrast of their predictions with the frames k steps ahead.
+
+    Shape:
+        Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
+        of each sequence. Negatives across sequences come from the same group of at most `group` sequences. Of a
+        `share` the losses are those of its own anchors.
+    """
+
+    def __init__(
+        self,
+        prediction_steps: int,
+        dim: int,
+        hidden: int,
+        negatives: Negatives | None = None,
+        objective: Objective | None = None,
+        score: Score | None = None,
+        group_size: int = 8,
+        heads: AnyHeadsConfig | None = None,
+        learnable: Sequence[Learnt] = (),
+        queue: FrameQueueConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.prediction_steps, self.group_size = prediction_steps, group_size
+        self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
+        self.score = score or Dot()
+        self.calibration = Calibration(learnable) if learnable else None
+        self.queue = Queue(queue.size, dim) if queue else None
+        self._each = queue.each if queue else 0
+        self._made: list[Tensor] = []  # frames that the queue has yet to take
+        self.heads = build_heads(heads or BilinearConfig(), prediction_steps, hidden, dim)
+
+    @classmethod
+    def build(cls, config: CPCLossConfig, dim: int, hidden: int) -> "CPCLoss":
+        """The loss that a recipe describes."""
+        parts = (config.negatives, config.objective, config.score, config.group_size)
+        return cls(config.prediction_steps, dim, hidden, *parts, config.heads, config.learnable, config.queue)
+
+    def forward(
+        self, latents: Latents, generator: torch.Generator | None = None, share: BatchShard = FULL_BATCH
+    ) -> Losses:
+        """Score every step. `generator` draws the negatives; without it torch's global one does.
+
+        Raises:
+            ValueError: no more frames than steps, so that nothing can be predicted.
+        """
+        z = latents.z
+        batch, frames, _ = z.shape
+        per_step, accuracy, kinds = [], [], []
+        for found in self.contrasts(latents, generator, share):
+            per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
+            accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
+            kinds.append(mean_kinds([f.kinds for f in found]))
+        if self.queue is not None and self.training:
+            self._made.append(self._some(z, share, generator).float() - self._mean_frame(z))
+        losses = torch.stack(per_step)
+        ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
+        bound = ceiling - losses.detach()
+        return Losses(losses.mean(), losses, torch.stack(accuracy), bound, ceiling, mean_kinds(kinds))
+
+    def contrasts(
+        self,
+        latents: Latents,
+        generator: torch.Generator | None = None,
+        share: BatchShard = FULL_BATCH,
+        still: bool = False,
+    ) -> Iterator[list[Contrasted]]:
+        """The loss of every anchor: of each step k = 1 … K the blocks of equal groups, (group, sequence · anchor) each.
+
+        With `still`, W_k c_t is replaced by z_t itself, compared by its cosine: what predicts without having learnt
+        anything, namely that the signal stays as it is.
+        """
+        z, c = latents
+        batch, frames, _ = z.shape
+        if frames <= self.prediction_steps:
+            raise ValueError(
+                f"frames={frames}: must exceed prediction_steps={self.prediction_steps}; use longer windows or "
+                "fewer steps"
+            )
+        if still:
+            predictions = z[None, :, : frames - self.prediction_steps].expand(self.prediction_steps, -1, -1, -1)
+        else:
+            predictions = self.heads(c[:, : frames - self.prediction_steps])  # (step, batch, anchor, dim)
+        cuts = (
+            list(blocks(batch, self.group_size))
+            if share.of == 1
+            else [(slice(None), self.equal_group_size(batch, share))]
+        )
+        keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
+        parts = [(block, _cut(keys, block), size) for block, size in cuts]
+        if not still:
+            parts = [(block, self._centred(own, size), size) for block, own, size in parts]
+        held = None if still else self.held(z)
+        for k, predicted in enumerate(_unbind_steps(predictions), start=1):
+            each = partial(self._contrast, k=k, share=share, generator=generator, held=held, still=still)
+            yield [each(_cut(predicted, block), own, size=size) for block, own, size in parts]
+
+    def _centred(self, keys: Float[Tensor, "keys frame dim"], size: int) -> Float[Tensor, "keys frame dim"]:
+        """Keys of whole groups of `size` sequences, as the score wants them: once for all steps."""
+        if not isinstance(self.score, Cosine) or self.score.centre == "none":
+            return keys
+        grouped = rearrange(keys, "(g s) t d -> g s t d", s=size)
+        return rearrange(self.score.centred(grouped), "g s t d -> (g s) t d")
+
+    def contrast(
+        self,
+        predicted: Float[Tensor, "group anchor dim"],
+        keys: Float[Tensor, "group key dim"],
+        positive: Int[Tensor, "anchor"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+        held: Float[Tensor, "held dim"] | None = None,
+        negatives: Negatives | None = None,
+        still: bool = False,
+    ) -> Contrasted:
+        """Predictions against keys by this loss: its score and what of it is learnt, its negatives, its objective."""
+        return contrast(
+            predicted,
+            keys,
+            positive,
+            grid,
+            score=Cosine(1.0) if still else self.score,
+            negatives=negatives or self.negatives,
+            objective=self.objective,
+            generator=generator,
+            calibration=None if still else self.calibration,
+            held=held,
+        )
+
+    def held(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "held dim"] | None:
+        """The keys of past batches, beside the mean frame of this one; None without a queue."""
+        return self.queue().keys + self._mean_frame(z) if self.queue else None
+
+    @staticmethod
+    def _mean_frame(z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "dim"]:
+        """The mean frame of the batches of all processes."""
+        return gather_all(z.detach().float().mean((0, 1))[None]).mean(0)
+
+    @property
+    def bounds_information(self) -> bool:
+        """Whether ln(1 + M) − loss is a lower bound on the mutual information."""
+        plain = isinstance(self.objective, InfoNCE) and not self.objective.concentration
+        return plain and isinstance(self.negatives, Uniform | All | Within) and self.queue is None
+
+    @torch.no_grad()
+    def follow(self, model: CPC) -> None:
+        """After a step of the optimizer: the queue takes frames of its batch, those of all processes."""
+        for frames in self._made:
+            if self.queue is not None:
+                self.queue.enqueue(gather_all(frames))
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what the queue has yet to take."""
+        self._made.clear()
+
+    def _some(
+        self, z: Float[Tensor, "batch frame dim"], share: BatchShard, generator: torch.Generator | None
+    ) -> Float[Tensor, "picked dim"]:
+        """A few frames of each sequence, as they would be picked from the whole batch."""
+        batch, frames, _ = z.shape
+        times = torch.randint(frames, (share.whole(batch), self._each), generator=generator, device=z.device)
+        own = times[share.places(batch), :, None].expand(-1, -1, z.shape[2])
+        return z.detach().gather(1, own).flatten(0, 1)
+
+    def ceiling(self, batch: int, frames: int) -> float:
+        """ln(1 + M): the loss at chance, and the most that the bound can show.
+
+        Groups of different sizes can differ in M: the mean over the anchors of the batch.
+        """
+        return sum(share * math.log1p(count) for share, count in self.candidates(batch, frames))
+
+    def chance(self, batch: int, frames: int) -> float:
+        """The accuracy of guessing, 1 / (1 + M), the mean over the anchors of a batch."""
+        return sum(share / (1 + count) for share, count in self.candidates(batch, frames))
+
+    def candidates(self, batch: int, frames: int) -> list[tuple[float, int]]:
+        """The shares of the anchors of a batch that have M negatives each, and that M."""
+        cut = blocks(batch, self.group_size)
+        parts = [(len(range(*block.indices(batch))) / batch, Grid(size, frames)) for block, size in cut]
+        return [(share, self.negatives.size(grid)) for share, grid in parts]
+
+    def equal_group_size(self, sequences: int, share: BatchShard) -> int:
+        """The size of every group of a batch of which a share has so many sequences."""
+        return sequences * share.of // math.ceil(sequences * share.of / self.group_size)
+
+    def _contrast(
+        self,
+        predicted: Float[Tensor, "batch anchor dim"],
+        z: Float[Tensor, "keys frame dim"],
+        k: int,
+        size: int,
+        share: BatchShard,
+        generator: torch.Generator | None,
+        held: Float[Tensor, "held dim"] | None = None,
+        still: bool = False,
+    ) -> Contrasted:
+        """Step k for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
+        frames, anchors, groups = z.shape[1], predicted.shape[1], len(z) // size
+        grid, own = Grid(size, frames), len(predicted) // groups  # sequences of a group that are anchors here
+        every = positives(size, anchors, frames, k, z.device)
+        first = share.part * len(predicted) % size * anchors
+        return self.contrast(
+            rearrange(predicted, "(g s) a d -> g (s a) d", g=groups),
+            rearrange(z, "(g s) t d -> g (s t) d", g=groups),
+            every[first : first + own * anchors],
+            grid,
+            generator,
+            held,
+            self._negatives(every, grid, len(predicted), own, share, generator),
+            still,
+        )
+
+    def _negatives(
+        self,
+        every: Int[Tensor, "anchor"],
+        grid: Grid,
+        sequences: int,
+        own: int,
+        share: BatchShard,
+        generator: torch.Generator | None,
+    ) -> Negatives:
+        """Those of the recipe; where they are drawn, a share keeps its own of what is drawn for the whole batch."""
+        if share.of == 1 or not isinstance(self.negatives, Uniform):
+            return self.negatives
+        groups = share.whole(sequences) // grid.sequences
+        drawn = self.negatives.draw(every, grid, groups, generator)
+        mine = rearrange(drawn, "g (s a) n -> (g s) a n", s=grid.sequences)[share.places(sequences)]
+        index = rearrange(mine, "(g s) a n -> g (s a) n", s=own)
+        return PrecomputedNegatives(self.negatives.num_negatives, self.negatives.cross_sequence_fraction, index=index)
+
+
+def _cut(x: Float[Tensor, "batch *rest"], block: slice) -> Float[Tensor, "part *rest"]:
+    """x[block], or x where that is all of it: the gradient of a slice is one more tensor of the size of x."""
+    return x if len(range(*block.indices(len(x)))) == len(x) else x[block]
+
+
+def _unbind_steps(predictions: Float[Tensor, "step batch anchor dim"]) -> tuple[Tensor, ...]:
+    """The predictions of each step. Their gradients are put together in the layout that the heads made."""
+    inner = predictions.movedim(0, 2)
+    return inner.unbind(2) if inner.is_contiguous() else predictions.unbind(0)

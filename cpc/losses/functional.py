@@ -1,0 +1,222 @@
+"""The losses of the family on plain tensors: explicit (anchors, positives, negatives), two views, or labels.
+
+Vectors are (n, dim); each function gives a scalar, the mean over the anchors that have a positive, or with
+`reduction="none"` one loss an anchor (0 for those that have none). Scores and sums are in float32 at least.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cpc.device import upcast
+from cpc.losses.objectives import NCE, InfoNCE, Mining, PairMargin, Triplet, logsumexp, of_kind
+from cpc.losses.scores import Cosine, Dot, NegativeDistance, Score
+
+Reduction = Literal["mean", "none"]
+Similarity = Literal["cosine", "dot"]
+Vectors = Float[Tensor, "anchor dim"]
+
+
+def info_nce(
+    anchors: Float[Tensor, "anchor dim"],
+    positives: Float[Tensor, "anchor dim"],
+    negatives: Float[Tensor, "*anchor negative dim"] | None = None,
+    *,
+    temperature: float = 0.1,
+    similarity: Similarity = "cosine",
+    concentration: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """−log( e^{s(a,p)/τ} / (e^{s(a,p)/τ} + Σ e^{s(a,n)/τ}) ) (van den Oord et al. 2018, eq. 4).
+
+    negatives: (negative, dim), the same for all anchors; (anchor, negative, dim), each anchor's own; or None: the
+    positives of the other anchors. At chance the loss is ln(1 + number of negatives).
+    Raises ValueError for shapes that do not fit and for a single anchor without negatives.
+    """
+    positive, negative, mask = _candidates(anchors, positives, negatives, _score(similarity))
+    return _reduce(InfoNCE(temperature, concentration)(positive, negative, mask), None, reduction)
+
+
+def nce(
+    anchors: Float[Tensor, "anchor dim"],
+    positives: Float[Tensor, "anchor dim"],
+    negatives: Float[Tensor, "*anchor negative dim"] | None = None,
+    *,
+    temperature: float = 1.0,
+    similarity: Similarity = "dot",
+    log_kq: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """Logistic regression of data against noise (Gutmann & Hyvärinen 2010, eq. 8); see `cpc.NCE` for `log_kq`.
+
+    Arguments as for `info_nce`.
+    """
+    positive, negative, mask = _candidates(anchors, positives, negatives, _score(similarity))
+    return _reduce(NCE(log_kq)(positive / temperature, negative / temperature, mask), None, reduction)
+
+
+def nt_xent(
+    first: Float[Tensor, "anchor dim"],
+    second: Float[Tensor, "anchor dim"],
+    *,
+    temperature: float = 0.5,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """The normalised, temperature-scaled cross-entropy of two views (Chen et al. 2020, SimCLR, eq. 1).
+
+    Each of the 2n vectors is an anchor; its other view is the positive, the 2n − 2 others are the negatives.
+    """
+    _same(first, second, "second")
+    labels = torch.arange(len(first), device=first.device).repeat(2)
+    return sup_con(torch.cat([first, second]), labels, temperature=temperature, reduction=reduction)
+
+
+def sup_con(
+    vectors: Float[Tensor, "anchor dim"],
+    labels: Int[Tensor, "anchor"],
+    *,
+    temperature: float = 0.1,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """−1/|P| Σ_p log( e^{s(a,p)/τ} / Σ_{x ≠ a} e^{s(a,x)/τ} ): the same label is positive (Khosla et al. 2020, eq. 2).
+
+    With every label twice it is `nt_xent`. Anchors whose label is theirs alone are left out of the mean.
+    """
+    scores = upcast(Cosine(temperature)(vectors[None], vectors[None])[0])
+    same, other = _pairs(labels, len(vectors))
+    log_share = scores - logsumexp(scores, same | other)[:, None]
+    count = same.sum(-1)
+    loss = -log_share.masked_fill(~same, 0.0).sum(-1) / count.clamp_min(1)
+    return _reduce(loss, count > 0, reduction)
+
+
+def triplet(
+    vectors: Float[Tensor, "anchor dim"],
+    labels: Int[Tensor, "anchor"],
+    *,
+    margin: float = 0.2,
+    mining: Mining = "all",
+    squared: bool = False,
+    unit: bool = True,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """max(0, d(a, p) − d(a, n) + margin) over the triplets of a batch (Schroff et al. 2015, eq. 2).
+
+    mining: "all"; "hard": d(a, n) ≤ d(a, p); "semi_hard": d(a, p) < d(a, n) < d(a, p) + margin; "easy": farther.
+    The mean is over the triplets of that kind with a loss above 0 ("easy" ones have none by definition).
+    With "none": each anchor's sum over such triplets, divided by their number.
+    """
+    scores = NegativeDistance(squared, unit)(vectors[None], vectors[None])[0]
+    same, other = _pairs(labels, len(vectors))
+    gap = scores[:, :, None] - scores[:, None, :]  # (anchor, positive, negative): d(a, n) − d(a, p)
+    chosen = same[:, :, None] & other[:, None, :] & of_kind(gap.detach(), mining, margin)
+    excess = (margin - gap).clamp_min(0).masked_fill(~chosen, 0.0)
+    active = (excess > 0).sum((1, 2))
+    if reduction == "mean":
+        return excess.sum() / active.sum().clamp_min(1)
+    return excess.sum((1, 2)) / active.clamp_min(1)
+
+
+def triplet_kinds(
+    vectors: Float[Tensor, "anchor dim"],
+    labels: Int[Tensor, "anchor"],
+    *,
+    margin: float = 0.2,
+    squared: bool = False,
+    unit: bool = True,
+) -> dict[Literal["hard", "semi_hard", "easy"], float]:
+    """The share of each kind among the triplets of a batch: what mining has to choose from. NaN without triplets."""
+    with torch.no_grad():
+        scores = NegativeDistance(squared, unit)(vectors[None], vectors[None])[0]
+        same, other = _pairs(labels, len(vectors))
+        gap = (scores[:, :, None] - scores[:, None, :])[same[:, :, None] & other[:, None, :]]
+        return {
+            "hard": float(of_kind(gap, "hard", margin).float().mean()),
+            "semi_hard": float(of_kind(gap, "semi_hard", margin).float().mean()),
+            "easy": float(of_kind(gap, "easy", margin).float().mean()),
+        }
+
+
+def pair_margin(
+    vectors: Float[Tensor, "anchor dim"],
+    labels: Int[Tensor, "anchor"],
+    *,
+    margin: float = 1.0,
+    unit: bool = True,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """y·D² + (1 − y)·max(0, margin − D)² over pairs (Hadsell, Chopra & LeCun 2006, eq. 4, twice).
+
+    For each anchor the mean over the pairs of the same label plus the mean over the others, so that neither kind
+    outweighs the other by number. Anchors without a positive count for their negatives alone.
+    """
+    scores = NegativeDistance(unit=unit)(vectors[None], vectors[None])[0]
+    same, other = _pairs(labels, len(vectors))
+    near = PairMargin(margin).attract(scores).masked_fill(~same, 0.0).sum(-1) / same.sum(-1).clamp_min(1)
+    return _reduce(near + PairMargin(margin).repel(scores, other), None, reduction)
+
+
+def triplet_of(
+    anchors: Float[Tensor, "anchor dim"],
+    positives: Float[Tensor, "anchor dim"],
+    negatives: Float[Tensor, "*anchor negative dim"] | None = None,
+    *,
+    margin: float = 0.2,
+    squared: bool = False,
+    unit: bool = True,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, "*result"]:
+    """`triplet` with explicit tensors; an anchor's loss is the mean over its negatives within the margin."""
+    found = _candidates(anchors, positives, negatives, NegativeDistance(squared, unit))
+    return _reduce(Triplet(margin)(*found), None, reduction)
+
+
+def _score(similarity: Similarity) -> Score:
+    if similarity not in ("cosine", "dot"):
+        raise ValueError(f"similarity={similarity}: must be cosine or dot")
+    return Cosine(1.0) if similarity == "cosine" else Dot()
+
+
+def _candidates(
+    anchors: Vectors, positives: Vectors, negatives: Tensor | None, score: Score
+) -> tuple[Float[Tensor, "anchor"], Float[Tensor, "anchor negative"], Bool[Tensor, "anchor negative"] | None]:
+    """Scores of each anchor's positive and negatives."""
+    _same(anchors, positives, "positives")
+    if negatives is None:
+        if len(anchors) < 2:
+            raise ValueError("negatives=None: needs at least 2 anchors, whose positives are each other's negatives")
+        scores = upcast(score(anchors[None], positives[None])[0])
+        return scores.diagonal(), scores, ~torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
+    own = upcast(score(anchors[:, None], positives[:, None])[:, 0, 0])
+    if negatives.ndim == 2:
+        return own, upcast(score(anchors[None], negatives[None])[0]), None
+    return own, upcast(score(anchors[:, None], negatives)[:, 0]), None
+
+
+def _same(first: Tensor, second: Tensor, name: str) -> None:
+    if first.shape != second.shape:
+        raise ValueError(f"{name}={tuple(second.shape)}: must have the anchors' shape {tuple(first.shape)}")
+
+
+def _pairs(
+    labels: Int[Tensor, "anchor"], count: int
+) -> tuple[Bool[Tensor, "anchor anchor"], Bool[Tensor, "anchor anchor"]]:
+    """Pairs of different vectors with the same label, and pairs with different labels."""
+    if labels.shape != (count,):
+        raise ValueError(f"labels={tuple(labels.shape)}: must be one whole number a vector, ({count},)")
+    equal = labels[:, None] == labels[None]
+    return equal & ~torch.eye(count, dtype=torch.bool, device=labels.device), ~equal
+
+
+def _reduce(
+    loss: Float[Tensor, "anchor"], valid: Bool[Tensor, "anchor"] | None, reduction: Reduction
+) -> Float[Tensor, "*result"]:
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction={reduction}: must be mean or none")
+    if valid is not None:
+        loss = loss.masked_fill(~valid, 0.0)
+    if reduction == "none":
+        return loss
+    return loss.mean() if valid is None else loss.sum() / valid.sum().clamp_min(1)

@@ -1,1 +1,0 @@
-"""Networks: encoder, context, heads, and the baselines' front ends."""

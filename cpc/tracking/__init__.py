@@ -1,0 +1,1 @@
+"""MLflow: where runs are kept, their curves, and the model as MLflow serves it."""

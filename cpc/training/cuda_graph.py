@@ -1,0 +1,92 @@
+"""Forward and backward as one CUDA graph: a small batch waits for the launch of hundreds of kernels otherwise."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from cpc.config import InputError
+from cpc.distributed import World
+from cpc.losses.cpc import CPCLossConfig, Losses
+from cpc.training.network import Batch
+from cpc.training.recipe import Recipe
+
+WARM_UP = 3  # steps on a stream of their own, in which libraries choose their kernels and allocate their workspaces
+
+
+class Graph:
+    """Batches of one shape → their losses, with the gradients in the parameters.
+
+    `work` computes both. What it draws, it draws from `generator`, which may be seeded anew before every call: a
+    replay draws the numbers that `work` itself would. The first calls are plain ones; they count as any other.
+    """
+
+    def __init__(
+        self, work: Callable[[Batch], Losses], parameters: Sequence[nn.Parameter], generator: torch.Generator
+    ) -> None:
+        self._work, self._parameters, self._generator = work, parameters, generator
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._calls = 0
+
+    def __call__(self, batch: Batch) -> Losses:
+        self._calls += 1
+        if self._calls <= WARM_UP:
+            return self._beside(batch)
+        if self._graph is None:
+            self._graph = self._captured(batch)
+        for own, given in zip(self._batch[:2], batch[:2], strict=True):
+            if own is not None and given is not None:
+                own.copy_(given)
+        self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        return _copy(self._losses)
+
+    def _beside(self, batch: Batch) -> Losses:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            losses = self._work(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return losses
+
+    def _captured(self, batch: Batch) -> torch.cuda.CUDAGraph:
+        """The graph, with its own batch, losses and gradients, which every replay writes again."""
+        past, future, labels = batch
+        self._batch = Batch(past.clone(), None if future is None else future.clone(), labels)
+        for parameter in self._parameters:
+            parameter.grad = None  # so that the graph sets gradients and does not add to them
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread brings the next batch
+            self._losses = self._work(self._batch)
+        self._gradients = [parameter.grad for parameter in self._parameters]
+        return graph
+
+
+def check_graph(recipe: Recipe, world: World) -> None:
+    """Refuse a CUDA graph where there can be none.
+
+    Raises:
+        InputError: not on a GPU, on several processes, in micro-batches, or with a loss whose work changes as it goes.
+    """
+    loss = recipe.loss
+    whole = recipe.training.gradient_accumulation_steps == 1
+    rules = {
+        f"only GPUs have CUDA graphs, not {world.device.type}": world.device.type == "cuda",
+        f"{world.size} processes exchange gradients between kernels, which a graph cannot hold": world.size == 1,
+        "training.gradient_accumulation_steps > 1 adds gradients up, and a graph sets them": whole,
+        "loss.kind=cpc without loss.queue is what a graph can repeat": isinstance(loss, CPCLossConfig)
+        and not loss.queue,
+    }
+    for rule, kept in rules.items():
+        if not kept:
+            raise InputError(f"training.cuda_graph=true: {rule}; give false")
+
+
+def _copy(losses: Losses) -> Losses:
+    """The same numbers in memory that no replay writes to."""
+    loss, per_step, accuracy, bound = (part.clone() for part in losses[:4])
+    return Losses(
+        loss, per_step, accuracy, bound, losses.ceiling, None if losses.kinds is None else losses.kinds.clone()
+    )
