@@ -23,7 +23,7 @@ from cpc.training.trainer import validation
 from tests.tiny import tiny
 
 STEPS = 3
-NEGATIVES = ("{kind: uniform, count: 16}", "{kind: all}", "{kind: within}", "{kind: hardest}")
+NEGATIVES = ("{kind: uniform, num_negatives: 16}", "{kind: all}", "{kind: within}", "{kind: hardest}")
 AUGMENTED = "[{kind: coloured_noise, snr: [0, 5]}, {kind: synthetic_reverb, share: 0.5}, {kind: polarity_inversion}]"
 RECIPES = {
     **{f"own-{n.split()[1].strip(',}')}": ("loss.group_size=2", f"loss.negatives={n}") for n in NEGATIVES},

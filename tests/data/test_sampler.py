@@ -50,7 +50,7 @@ def test_batches_begin_anywhere(tones: Path) -> None:
 def test_a_part_is_those_windows_of_the_whole_batch(tones: Path) -> None:
     """Whatever order they are asked for in: as many processes as there may be see one batch together."""
     corpus, part = Corpus.open(tones), np.array([9, 2, 3])
-    config = WindowConfig(8000, 16, one_speaker=True)
+    config = WindowConfig(8000, 16, same_speaker_batches=True)
     whole = WindowSampler(corpus, np.arange(len(corpus)), config, 0)
     given = WindowSampler(corpus, np.arange(len(corpus)), config, 0, part)
     for step in range(3):

@@ -162,7 +162,7 @@ def test_a_resumed_run_has_the_same_weights_slow_copy_and_queue(tones: Path, tmp
 
 
 def test_it_learns_to_tell_speakers(tones: Path) -> None:
-    job = Trainer.start(recipe(tones, "training.max_steps=40", same="speaker"))
+    job = Trainer.start(recipe(tones, "training.max_steps=40", positives="speaker"))
     accuracy = []
     for step, waveform in job.windows.batches(0, 40, job.device):
         losses, _ = job.update(step, waveform)
