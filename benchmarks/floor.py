@@ -100,9 +100,9 @@ def encoder_operations(model: CPC, frames: int) -> float:
     for kernel, stride in reversed(list(zip(config.kernels, config.strides, strict=True))):
         sizes.append((outputs, kernel))
         outputs = (outputs - 1) * stride + kernel
-    for count, kernel in reversed(sizes):
-        total += 2.0 * count * kernel * channels * model.dim
-        channels = model.dim
+    for (count, kernel), width in zip(reversed(sizes), config.widths, strict=True):
+        total += 2.0 * count * kernel * channels * width
+        channels = width
     return total
 
 

@@ -123,6 +123,9 @@ def upgrade(tree: Mapping[str, Any]) -> Tree:
         inside.setdefault(key, value)
     if not new.get("windows", True):
         new.pop("windows")
+    loss = new.get("loss")
+    if isinstance(loss, dict) and loss.get("kind", "cpc") == "cpc" and loss.get("queue", ...) is None:
+        loss.pop("queue")  # frames of past batches, before version 0.2
     return typing.cast(Tree, _upgrade_kinds(new))
 
 

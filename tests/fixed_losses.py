@@ -16,6 +16,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = (
     "demo/cpc",
     "speech/cpc",
+    "speech/classic",
     "speech/riviere",
     "speech/simclr",
     "speech/moco",

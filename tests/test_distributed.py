@@ -35,7 +35,7 @@ RECIPES = {
         "loss.gather_distributed=true",
         "training.gradient_accumulation_steps=2",
     ),
-    "queued": ("loss.group_size=2", "loss.queue={size: 24, each: 2}"),
+    "own-window": ("loss.group_size=1", "loss.negatives={kind: all}", "loss.score={kind: cosine, centre: window}"),
     "labelled": ("loss.kind=supervised",),
     "triplets": ("loss.group_size=2", "loss.objective={kind: triplet}"),
     "augmented": ("loss.group_size=2", f"augment.past={AUGMENTED}", "augment.future=[{kind: gain}]"),
@@ -232,11 +232,6 @@ def test_a_world_of_one_does_nothing(alone: World) -> None:
             4,
             ("loss.group_size=3", "data.batch_size=16", "loss.gather_distributed=true"),
             r"loss.group_size=3: .*; set loss.group_size=2, or",
-        ),
-        (
-            1,
-            ("training.gradient_accumulation_steps=2", "loss.queue={size: 8}"),
-            r"training.gradient_accumulation_steps=2: with loss.queue .*; give 1",
         ),
         (
             2,

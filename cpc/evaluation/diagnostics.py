@@ -160,14 +160,12 @@ def surprise(
     keys = torch.cat([z, _pool(trained.model, corpus, others[others != row], (grid.sequences - 1) * frames, z)])[None]
     if isinstance(trained.loss.score, Cosine):
         keys = trained.loss.score.centred(keys[:, None])[:, 0]
-    predictions, held = trained.loss.heads(c[None, : frames - steps]), trained.loss.held(z[None])
+    predictions = trained.loss.heads(c[None, : frames - steps])
     found = np.full((steps, frames), np.nan)
     generator = torch_generator(z.device, seed, "surprise", row)
     for k in range(1, steps + 1):
         where = positives(1, frames - steps, frames, k, z.device)
-        drawn = [
-            trained.loss.contrast(predictions[k - 1], keys, where, grid, generator, held).loss[0] for _ in range(draws)
-        ]
+        drawn = [trained.loss.contrast(predictions[k - 1], keys, where, grid, generator).loss[0] for _ in range(draws)]
         found[k - 1, k : k + frames - steps] = torch.stack(drawn).double().mean(0).cpu().numpy()
     return found
 

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cpc.device import upcast
 from cpc.losses.negatives import Candidates, Grid, Negatives
 from cpc.losses.objectives import NCE, InfoNCE, Mining, Objective, PairMargin, logsumexp, of_kind, shares_by_kind
 from cpc.losses.scores import Score
@@ -68,44 +67,12 @@ def contrast(
     objective: Objective,
     generator: torch.Generator | None = None,
     calibration: Calibration | None = None,
-    held: Float[Tensor, "held dim"] | None = None,
 ) -> Contrasted:
-    """Contrast each anchor with its positive key and its negatives, inside each group.
-
-    Keys that are `held` from elsewhere are negatives of every anchor. They cannot move, so keys that could would only
-    learn to differ from them, all in the same way, and the batch would collapse: what held keys add to the loss is
-    for the anchors alone to learn from.
-    """
-
-    def candidates(scores: Float[Tensor, "group anchor key"]) -> Candidates:
-        found = negatives(scores, positive, grid, generator)
-        return found if calibration is None else _calibrated(found, calibration)
-
-    if held is None or not len(held):
-        found = candidates(score(anchors, keys))
-        return Contrasted(objective(*found), _correct(found), shares_by_kind(objective, *found))
-    if generator is None:
-        generator = torch.Generator(keys.device).manual_seed(int(torch.randint(1 << 62, ())))
-    state = generator.get_state()
-    found = candidates(score(anchors, keys))
-    generator.set_state(state)  # the same negatives once more
-    still = candidates(score(anchors, keys.detach()))
-    more = upcast(score(anchors, held.to(keys).expand(len(keys), -1, -1)))
-    joined = _joined(still, more if calibration is None else calibration(more))
-    loss = objective(*found) + objective(*joined) - objective(*still)
-    return Contrasted(loss, _correct(joined), shares_by_kind(objective, *joined))
-
-
-def _calibrated(found: Candidates, calibration: Calibration) -> Candidates:
-    return found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
-
-
-def _joined(found: Candidates, more: Float[Tensor, "group anchor held"]) -> Candidates:
-    """The candidates with more negatives."""
-    mask = found.mask
-    if mask is not None:
-        mask = torch.cat([mask.expand(found.negatives.shape), torch.ones_like(more, dtype=torch.bool)], dim=-1)
-    return Candidates(found.positive, torch.cat([found.negatives, more], dim=-1), mask)
+    """Contrast each anchor with its positive key and its negatives, inside each group."""
+    found = negatives(score(anchors, keys), positive, grid, generator)
+    if calibration is not None:
+        found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
+    return Contrasted(objective(*found), _correct(found), shares_by_kind(objective, *found))
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
+from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -20,9 +21,8 @@ from torch import Tensor, nn
 
 from cpc import distributed
 from cpc.config import STRICT
-from cpc.distributed import gather_all
+from cpc.device import upcast
 from cpc.losses.contrast import Calibration, Contrasted, Learnt, Paired, contrast
-from cpc.losses.memory_bank import Queue
 from cpc.losses.negatives import All, Grid, Negatives, Uniform, Within
 from cpc.losses.objectives import InfoNCE, Objective
 from cpc.losses.scores import Cosine, Dot, Score
@@ -30,17 +30,7 @@ from cpc.losses.sharding import FULL_BATCH, BatchShard, PrecomputedNegatives, bl
 from cpc.models.cpc import CPC, Latents
 from cpc.models.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
 
-
-@dataclass(frozen=True, config=STRICT)
-class FrameQueueConfig:
-    """Frames of past batches are negatives too (He et al. 2020): the newest `size`; each sequence gives `each` a step.
-
-    Each is held by how it differs from the mean frame of its batch, and put beside the mean frame of the batch at hand:
-    while the encoder learns, all frames move together, which would tell old ones from new ones at a glance.
-    """
-
-    size: Annotated[int, Field(ge=1)] = 512
-    each: Annotated[int, Field(ge=1)] = 8
+MOST_SCORES = {False: 1 << 19, True: 1 << 26}  # at once, on a CPU and on a GPU: 2 MiB and 256 MiB
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -59,7 +49,6 @@ class CPCLossConfig:
     group_size: Annotated[int, Field(ge=1)] = 8
     gather_distributed: bool = False
     learnable: tuple[Learnt, ...] = ()
-    queue: FrameQueueConfig | None = None
     kind: Literal["cpc"] = "cpc"
 
 
@@ -127,23 +116,19 @@ class CPCLoss(nn.Module):
         group_size: int = 8,
         heads: AnyHeadsConfig | None = None,
         learnable: Sequence[Learnt] = (),
-        queue: FrameQueueConfig | None = None,
     ) -> None:
         super().__init__()
         self.prediction_steps, self.group_size = prediction_steps, group_size
         self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
         self.score = score or Dot()
         self.calibration = Calibration(learnable) if learnable else None
-        self.queue = Queue(queue.size, dim) if queue else None
-        self._each = queue.each if queue else 0
-        self._made: list[Tensor] = []  # frames that the queue has yet to take
         self.heads = build_heads(heads or BilinearConfig(), prediction_steps, hidden, dim)
 
     @classmethod
     def build(cls, config: CPCLossConfig, dim: int, hidden: int) -> "CPCLoss":
         """The loss that a recipe describes."""
         parts = (config.negatives, config.objective, config.score, config.group_size)
-        return cls(config.prediction_steps, dim, hidden, *parts, config.heads, config.learnable, config.queue)
+        return cls(config.prediction_steps, dim, hidden, *parts, config.heads, config.learnable)
 
     def forward(
         self, latents: Latents, generator: torch.Generator | None = None, share: BatchShard = FULL_BATCH
@@ -153,19 +138,80 @@ class CPCLoss(nn.Module):
         Raises:
             ValueError: no more frames than steps, so that nothing can be predicted.
         """
-        z = latents.z
-        batch, frames, _ = z.shape
-        per_step, accuracy, kinds = [], [], []
-        for found in self.contrasts(latents, generator, share):
-            per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
-            accuracy.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
-            kinds.append(mean_kinds([f.kinds for f in found]))
-        if self.queue is not None and self.training:
-            self._made.append(self._some(z, share, generator).float() - self._mean_frame(z))
-        losses = torch.stack(per_step)
+        batch, frames, _ = latents.z.shape
+        if size := self.scored_at_once(batch, share):
+            losses, accuracy = self._at_once(latents, size)
+            kinds: list[Tensor | None] = [None]
+        else:
+            per_step, correct, kinds = [], [], []
+            for found in self.contrasts(latents, generator, share):
+                per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
+                correct.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
+                kinds.append(mean_kinds([f.kinds for f in found]))
+            losses, accuracy = torch.stack(per_step), torch.stack(correct)
         ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
         bound = ceiling - losses.detach()
-        return Losses(losses.mean(), losses, torch.stack(accuracy), bound, ceiling, mean_kinds(kinds))
+        return Losses(losses.mean(), losses, accuracy, bound, ceiling, mean_kinds(kinds))
+
+    def scored_at_once(self, batch: int, share: BatchShard = FULL_BATCH) -> int:
+        """The sequences of a group where all of its other frames are negatives and all steps are scored at once; or 0.
+
+        That is InfoNCE against every other frame of the own window (`Within`, or `All` with a group of 1), or of equal
+        groups of windows (`All`), which no process or micro-batch cuts.
+        """
+        if not isinstance(self.objective, InfoNCE) or self.objective.concentration:
+            return 0
+        alone = self.group_size == 1 or not (isinstance(self.score, Cosine) and self.score.centre == "group")
+        if isinstance(self.negatives, Within):
+            return int(alone)
+        size = min(self.group_size, batch)
+        whole = size == 1 or (share.of == 1 and batch % size == 0)
+        return size if isinstance(self.negatives, All) and whole else 0
+
+    def _at_once(self, latents: Latents, size: int) -> tuple[Float[Tensor, "step"], Float[Tensor, "step"]]:
+        """Loss and accuracy of every step: one product and one cross-entropy over all frames of a group.
+
+        Equal, to rounding, to what `contrasts` gives, with nothing drawn or picked. Groups come in chunks of so many
+        scores that those of a chunk stay in a CPU's cache, or fill a GPU.
+        """
+        z, c = latents
+        batch, frames, _ = z.shape
+        anchors, steps, groups = self._num_anchors(frames), self.prediction_steps, batch // size
+        predictions = rearrange(self.heads(c[:, :anchors]), "k (g s) a d -> g (s a k) d", s=size)
+        keys = rearrange(self._centred(z, size), "(g s) t d -> g (s t) d", s=size)
+        starts = torch.arange(size, device=z.device)[:, None, None] * frames
+        ahead = torch.arange(1, steps + 1, device=z.device)
+        target = (starts + torch.arange(anchors, device=z.device)[:, None] + ahead).flatten()
+        score, temperature = self.score, self.objective.temperature if isinstance(self.objective, InfoNCE) else 1.0
+        if isinstance(score, Cosine):  # lengths are taken once, and those of the predictions divide their scores
+            keys, temperature = F.normalize(keys, dim=-1), temperature * score.temperature
+            lengths = torch.linalg.vector_norm(predictions, dim=-1, keepdim=True).clamp_min(1e-12)
+            score, scales = Dot(), (1 / temperature) / upcast(lengths)
+        else:
+            scales = upcast(predictions.new_full((1, 1, 1), 1 / temperature)).expand(groups, 1, 1)
+        chunk = max(1, MOST_SCORES[z.device.type == "cuda"] // (len(target) * size * frames))
+        losses, correct = [], []
+        for predicted, own, scale in zip(*(x.split(chunk) for x in (predictions, keys, scales)), strict=True):
+            scores = upcast(score(predicted, own)) * scale  # (group, sequence · anchor · step, sequence · frame)
+            if self.calibration is not None:
+                scores = self.calibration(scores)
+            flat, places = scores.flatten(0, 1), target.repeat(len(own))
+            losses.append(F.cross_entropy(flat, places, reduction="none"))
+            with torch.no_grad():
+                correct.append((flat >= flat.gather(1, places[:, None])).sum(1) == 1)
+        return (
+            reduce(torch.cat(losses), "(b a k) -> k", "mean", k=steps, a=anchors),
+            reduce(torch.cat(correct).float(), "(b a k) -> k", "mean", k=steps, a=anchors),
+        )
+
+    def _num_anchors(self, frames: int) -> int:
+        """The frames of a sequence that predict."""
+        if frames <= self.prediction_steps:
+            raise ValueError(
+                f"frames={frames}: must exceed prediction_steps={self.prediction_steps}; use longer windows or "
+                "fewer steps"
+            )
+        return frames - self.prediction_steps
 
     def contrasts(
         self,
@@ -181,15 +227,11 @@ class CPCLoss(nn.Module):
         """
         z, c = latents
         batch, frames, _ = z.shape
-        if frames <= self.prediction_steps:
-            raise ValueError(
-                f"frames={frames}: must exceed prediction_steps={self.prediction_steps}; use longer windows or "
-                "fewer steps"
-            )
+        anchors = self._num_anchors(frames)
         if still:
-            predictions = z[None, :, : frames - self.prediction_steps].expand(self.prediction_steps, -1, -1, -1)
+            predictions = z[None, :, :anchors].expand(self.prediction_steps, -1, -1, -1)
         else:
-            predictions = self.heads(c[:, : frames - self.prediction_steps])  # (step, batch, anchor, dim)
+            predictions = self.heads(c[:, :anchors])  # (step, batch, anchor, dim)
         cuts = (
             list(blocks(batch, self.group_size))
             if share.of == 1
@@ -199,9 +241,8 @@ class CPCLoss(nn.Module):
         parts = [(block, _cut(keys, block), size) for block, size in cuts]
         if not still:
             parts = [(block, self._centred(own, size), size) for block, own, size in parts]
-        held = None if still else self.held(z)
         for k, predicted in enumerate(_unbind_steps(predictions), start=1):
-            each = partial(self._contrast, k=k, share=share, generator=generator, held=held, still=still)
+            each = partial(self._contrast, k=k, share=share, generator=generator, still=still)
             yield [each(_cut(predicted, block), own, size=size) for block, own, size in parts]
 
     def _centred(self, keys: Float[Tensor, "keys frame dim"], size: int) -> Float[Tensor, "keys frame dim"]:
@@ -218,7 +259,6 @@ class CPCLoss(nn.Module):
         positive: Int[Tensor, "anchor"],
         grid: Grid,
         generator: torch.Generator | None = None,
-        held: Float[Tensor, "held dim"] | None = None,
         negatives: Negatives | None = None,
         still: bool = False,
     ) -> Contrasted:
@@ -233,44 +273,19 @@ class CPCLoss(nn.Module):
             objective=self.objective,
             generator=generator,
             calibration=None if still else self.calibration,
-            held=held,
         )
-
-    def held(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "held dim"] | None:
-        """The keys of past batches, beside the mean frame of this one; None without a queue."""
-        return self.queue().keys + self._mean_frame(z) if self.queue else None
-
-    @staticmethod
-    def _mean_frame(z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "dim"]:
-        """The mean frame of the batches of all processes."""
-        return gather_all(z.detach().float().mean((0, 1))[None]).mean(0)
 
     @property
     def bounds_information(self) -> bool:
         """Whether ln(1 + M) − loss is a lower bound on the mutual information."""
         plain = isinstance(self.objective, InfoNCE) and not self.objective.concentration
-        return plain and isinstance(self.negatives, Uniform | All | Within) and self.queue is None
+        return plain and isinstance(self.negatives, Uniform | All | Within)
 
-    @torch.no_grad()
-    def follow(self, model: CPC) -> None:
-        """After a step of the optimizer: the queue takes frames of its batch, those of all processes."""
-        for frames in self._made:
-            if self.queue is not None:
-                self.queue.enqueue(gather_all(frames))
-        self.forget()
+    def on_step_end(self, model: CPC) -> None:
+        """After a step of the optimizer: nothing is kept."""
 
-    def forget(self) -> None:
-        """Drop what the queue has yet to take."""
-        self._made.clear()
-
-    def _some(
-        self, z: Float[Tensor, "batch frame dim"], share: BatchShard, generator: torch.Generator | None
-    ) -> Float[Tensor, "picked dim"]:
-        """A few frames of each sequence, as they would be picked from the whole batch."""
-        batch, frames, _ = z.shape
-        times = torch.randint(frames, (share.whole(batch), self._each), generator=generator, device=z.device)
-        own = times[share.places(batch), :, None].expand(-1, -1, z.shape[2])
-        return z.detach().gather(1, own).flatten(0, 1)
+    def reset(self) -> None:
+        """Nothing is kept."""
 
     def ceiling(self, batch: int, frames: int) -> float:
         """ln(1 + M): the loss at chance, and the most that the bound can show.
@@ -301,7 +316,6 @@ class CPCLoss(nn.Module):
         size: int,
         share: BatchShard,
         generator: torch.Generator | None,
-        held: Float[Tensor, "held dim"] | None = None,
         still: bool = False,
     ) -> Contrasted:
         """Step k for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
@@ -315,7 +329,6 @@ class CPCLoss(nn.Module):
             every[first : first + own * anchors],
             grid,
             generator,
-            held,
             self._negatives(every, grid, len(predicted), own, share, generator),
             still,
         )

@@ -93,7 +93,7 @@ def load_pooling(path: str | Path, model: CPC) -> Pooling | None:
 
 
 class InstanceLoss(nn.Module):
-    """(model, windows, labels) → Losses; `follow` is for after the optimizer's step.
+    """(model, windows, labels) → Losses; `on_step_end` is for after the optimizer's step.
 
     Shape:
         waveform (window, sample), labels (window) → each window makes two vectors (dim). All of them are anchors and
@@ -146,16 +146,16 @@ class InstanceLoss(nn.Module):
         return of_pairs(contrast_labels(scores, labels, key_labels, own, self.config))
 
     @torch.no_grad()
-    def follow(self, model: CPC) -> None:
+    def on_step_end(self, model: CPC) -> None:
         """After a step of the optimizer: the slow copy follows, and the queue takes the step's keys."""
         if self.momentum is not None:
             self.momentum.update(self._network(model))
         for keys, labels in self._made:
             if self.queue is not None:
                 self.queue.enqueue(keys, labels)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Drop what the queue has yet to take."""
         self._made.clear()
 

@@ -94,8 +94,8 @@ class SupervisedLoss(nn.Module):
         own = torch.arange(len(kinds), device=kinds.device)
         return of_pairs(contrast_labels(scores, kinds, kinds, own, self.config))
 
-    def follow(self, model: CPC) -> None:
+    def on_step_end(self, model: CPC) -> None:
         """After a step of the optimizer: nothing is kept."""
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Nothing is kept."""

@@ -25,10 +25,12 @@ Padding = Annotated[int, Field(ge=0)]
 class EncoderConfig:
     """Geometry of the encoder; the defaults give a hop of 160 samples and a receptive field of 465.
 
+    channels: of every layer, or one number a layer. The first two layers see the longest sequences: with 32 and 64
+        channels there and 256 at the end a step costs a fourteenth of 256 throughout (docs/representation.md).
     output: "relu", or "linear": no ReLU after the last layer, so that z can point anywhere (docs/representation.md).
     """
 
-    channels: Positive = 512
+    channels: Positive | tuple[Positive, ...] = 512
     kernels: tuple[Positive, ...] = (10, 8, 4, 4, 4)
     strides: tuple[Positive, ...] = (5, 4, 2, 2, 2)
     padding: tuple[Padding, ...] = (3, 2, 1, 1, 1)
@@ -40,7 +42,16 @@ class EncoderConfig:
     def _same_length(self) -> "EncoderConfig":
         if not len(self.kernels) == len(self.strides) == len(self.padding) > 0:
             raise ValueError("kernels, strides and padding must have one entry a layer each")
+        if isinstance(self.channels, tuple) and len(self.channels) != len(self.kernels):
+            raise ValueError(
+                f"channels={list(self.channels)}: must be one number, or one for each of the {len(self.kernels)} layers"
+            )
         return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The channels of each layer."""
+        return self.channels if isinstance(self.channels, tuple) else (self.channels,) * len(self.kernels)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -69,19 +80,19 @@ class Encoder(nn.Module):
     """Convolution, norm and ReLU, layer after layer.
 
     Shape:
-        waveform (batch, sample) → z (batch, frame, channels), with `frames(sample)` frames.
+        waveform (batch, sample) → z (batch, frame, channels of the last layer), with `frames(sample)` frames.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        channels = [1] + [config.channels] * len(config.kernels)
+        channels = (1, *config.widths)
         shapes = zip(channels, channels[1:], config.kernels, config.strides, config.padding, strict=False)
         # Conv2d over a height of 1: only the two-dimensional kernels have a channels-last path.
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, (1, k), (1, s), (0, p), bias=config.bias) for i, o, k, s, p in shapes
         )
-        self.norms = nn.ModuleList(_norm(config.norm, config.channels) for _ in config.kernels)
+        self.norms = nn.ModuleList(_norm(config.norm, width) for width in config.widths)
 
     def forward(
         self, waveform: Float[Tensor, "batch sample"], lengths: Int[Tensor, "batch"] | None = None
@@ -118,7 +129,7 @@ class Encoder(nn.Module):
 
     @property
     def dim(self) -> int:
-        return self.config.channels
+        return self.config.widths[-1]
 
     @property
     def hop(self) -> int:

@@ -65,9 +65,6 @@ def divide(recipe: Recipe, world: World) -> BatchPartition:
             "on the division; use norm=channel, or one process and training.gradient_accumulation_steps=1"
         )
     if isinstance(recipe.loss, CPCLossConfig):
-        if recipe.loss.queue and division.micro > 1:
-            rule = "with loss.queue frames are put beside the mean frame of the whole batch; give 1"
-            raise InputError(f"training.gradient_accumulation_steps={division.micro}: {rule}")
         _check_groups(recipe.loss, division)
     elif division.micro > 1:
         rule = "this loss contrasts the whole batch at once; give 1, or a smaller data.batch_size and a loss.queue"

@@ -112,7 +112,7 @@ class Trainer:
         losses = self._losses(self.network, batch, generator, self.division.shares()[0])
         torch.autograd.backward(losses.loss)
         self.optimizer.zero_grad(set_to_none=True)
-        self.criterion.forget()
+        self.criterion.reset()
 
     def update(self, step: int, waveform: Float[Tensor, "window sample"]) -> tuple[Losses, Float[Tensor, ""]]:
         """One step of gradient descent; gives this process's losses and the norm of the gradient, which all share.
@@ -130,7 +130,7 @@ class Trainer:
             losses = self._compute(self._augmented(step, self.labelled(self.windows, step, waveform)))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, optim.max_grad_norm or float("inf"))
         self.optimizer.step()
-        self.criterion.follow(self.model)
+        self.criterion.on_step_end(self.model)
         self.step = step + 1
         return losses, norm
 

@@ -1,11 +1,13 @@
 """The CPC loss against the slow oracle, and its laws."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpc.config import InputError
 from cpc.losses.cpc import CPCLoss
@@ -238,3 +240,78 @@ def test_only_frames_are_centred(kind: str) -> None:
     loss = {"kind": kind, "score": {"kind": "cosine", "centre": "window"}}
     with pytest.raises(InputError, match=r"score.centre=window: is for the frames of loss.kind=cpc; give none"):
         load_config({"data": {"corpus": "x"}, "loss": loss})
+
+
+@pytest.mark.parametrize(
+    ("score", "negatives", "group", "objective", "learnable"),
+    [
+        (Dot(scale=0.5), Within(), 8, InfoNCE(), ()),
+        (Cosine(0.1), All(), 1, InfoNCE(), ()),
+        (Cosine(0.1, centre="window"), Within(), 1, InfoNCE(temperature=0.5), ()),
+        (Cosine(1.0, centre="window"), Within(), 2, InfoNCE(), ("temperature",)),
+        (NegativeDistance(), All(), 1, InfoNCE(), ()),
+        (Cosine(0.1, centre="window"), All(), 2, InfoNCE(), ()),
+        (Cosine(0.1, centre="group"), All(), 3, InfoNCE(), ("temperature",)),
+        (Dot(scale=0.5), All(), 6, InfoNCE(), ()),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_steps_at_once_equal_them_step_by_step(
+    score: Score,
+    negatives: Negatives,
+    group: int,
+    objective: Objective,
+    learnable: tuple[str, ...],
+    chunk: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss, its parts and its gradients, whatever the windows that are scored at once."""
+    monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {False: chunk})
+    torch.manual_seed(2)
+    given_latents = latents(6, 9, torch.float64)
+    loss = CPCLoss(STEPS, DIM, HIDDEN, negatives, objective, score, group, learnable=learnable).double()
+    assert loss.scored_at_once(6)
+    ours = loss(given_latents)
+    slow = list(loss.contrasts(given_latents))
+    per_step = torch.stack([torch.cat([f.loss.flatten() for f in found]).mean() for found in slow])
+    correct = torch.stack([torch.cat([f.correct.flatten() for f in found]).double().mean() for found in slow])
+    torch.testing.assert_close(ours.per_step, per_step)
+    torch.testing.assert_close(ours.accuracy.double(), correct, rtol=0, atol=1e-6)
+    assert ours.ceiling == pytest.approx(math.log(9 * (group if isinstance(negatives, All) else 1)))
+    inputs = (*given_latents, *loss.parameters())
+    for a, b in zip(torch.autograd.grad(ours.loss, inputs), torch.autograd.grad(per_step.mean(), inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_group_mean_across_windows_is_left_to_the_general_way() -> None:
+    loss = CPCLoss(STEPS, DIM, HIDDEN, Within(), score=Cosine(0.1, centre="group"), group_size=2)
+    assert not loss.scored_at_once(4)
+    assert loss(latents(4, 9, torch.float32)).loss > 0
+
+
+class _Computing(TorchDispatchMode):
+    """Counts ATen calls that compute; views and bookkeeping are free."""
+
+    FREE = ("view", "expand", "t.", "transpose", "slice", "split", "detach", "unsqueeze", "as_strided", "permute",
+            "select", "alias", "empty", "squeeze", "unbind", "_unsafe_view")  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.calls += not str(func).removeprefix("aten.").startswith(self.FREE)
+        return func(*args, **(kwargs or {}))
+
+
+def test_own_windows_take_few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward of the preset `small` at batch 8, in one chunk as on a GPU, which waits for every launch."""
+    monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {False: 1 << 26})
+    recipe = load_config("small", ["data.corpus=x"])
+    loss = CPCLoss.build(recipe.loss, 256, 256)
+    z, c = (torch.randn(8, 128, 256, requires_grad=True) for _ in range(2))
+    with _Computing() as counted:
+        loss(Latents(z, c)).loss.backward()
+    assert counted.calls <= 100, counted.calls

@@ -99,12 +99,12 @@ def test_a_queue_scores_past_keys_and_takes_new_ones_when_it_follows(model: CPC)
     torch.testing.assert_close(alone.loss, cpc.info_nce(pooled[0], pooled[0], temperature=0.1))
     assert loss.queue is not None
     assert len(loss.queue().keys) == 0
-    loss.follow(model)
+    loss.on_step_end(model)
     torch.testing.assert_close(loss.queue().keys, pooled[0])
     later = loss(model, second, labels[1], generator())
     scores = Cosine(0.1)(pooled[1][None], torch.cat([pooled[1], pooled[0]])[None])[0]
     torch.testing.assert_close(later.loss, torch.nn.functional.cross_entropy(scores, torch.arange(6)))
-    loss.follow(model)
+    loss.on_step_end(model)
     assert loss.queue().labels.tolist() == [8, 9, 10, 11, 4, 5, 6, 7]  # of twelve keys the newest eight
 
 
@@ -119,7 +119,7 @@ def test_keys_of_a_slow_copy_carry_no_gradient_and_the_copy_follows(model: CPC) 
     with torch.no_grad():
         for parameter in own.parameters():
             parameter.add_(1.0)
-    loss.follow(own)
+    loss.on_step_end(own)
     for name, parameter in own.named_parameters():
         torch.testing.assert_close(slow[name], 0.75 * before[name] + 0.25 * parameter.detach())
 

@@ -24,7 +24,6 @@ def test_a_processor_has_none(tones: Path) -> None:
     ("override", "rule"),
     [
         ("training.gradient_accumulation_steps=2", "adds gradients up"),
-        ("loss.queue={}", "without loss.queue"),
         ("loss={kind: instance}", "loss.kind=cpc"),
     ],
 )

@@ -86,7 +86,7 @@ def forward(job: Trainer, batch: Batch) -> Tensor:
     """The losses of a batch, and what follows a step."""
     generator = torch_generator(job.device, 0, "negatives")
     found = job._losses(job.network, job._augmented(0, batch), generator, job.division.shares()[0])
-    job.criterion.follow(job.model)
+    job.criterion.on_step_end(job.model)
     return found.per_step
 
 
