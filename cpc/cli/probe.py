@@ -29,6 +29,7 @@ OPTIONS = {  # those that only some tasks have
     "classifier": (Task.phone, Task.speaker, Task.speaker_last),
     "context": (Task.phone,),
     "folds": (Task.phone,),
+    "max_frames": (Task.phone, Task.speaker),
 }
 
 
@@ -59,6 +60,14 @@ def probe(
     folds: Annotated[
         int, typer.Option(help="phone: cross-validate over the speakers of both splits in so many folds; 0: no.")
     ] = 0,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1000,
+            help="Train the linear classifier on so many frames, drawn once. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what is held out, of the budget, and of what training draws.")] = 0,
     baselines: Baselines = True,
     device: Device = "auto",
@@ -67,7 +76,8 @@ def probe(
     from cpc.evaluation.runner import probe_and_record
     from cpc.evaluation.tables import probe_table
 
-    _fits(task, {"classifier": classifier != "linear" and classifier, "context": context, "folds": folds})
+    given = {"classifier": classifier != "linear" and classifier, "context": context, "folds": folds}
+    _fits(task, given | {"max_frames": max_frames})
     kind = "phone" if task in (Task.phone, Task.sequence) else "speaker"
     results = probe_and_record(
         "phone_sequence" if task is Task.sequence else task.value.replace("-", "_"),
@@ -78,7 +88,7 @@ def probe(
         layers=layer or ["z", "c"],
         baselines=baselines,
         device=open_device(device),
-        protocols=_protocols(classifier, context, budget or [100.0], seed),
+        protocols=_protocols(classifier, context, budget or [100.0], seed, max_frames),
         folds=folds,
     )
     console().print(probe_table(results))
@@ -92,14 +102,20 @@ def _fits(task: Task, given: dict[str, object]) -> None:
     for name, value in given.items():
         if value and task not in OPTIONS[name]:
             tasks = ", ".join(OPTIONS[name])
-            raise InputError(f"{name}={value}: {task.value} has no such choice (only {tasks}); drop --{name}")
+            raise InputError(
+                f"{name}={value}: {task.value} has no such choice (only {tasks}); drop --{name.replace('_', '-')}"
+            )
 
 
-def _protocols(classifier: str, context: int, budgets: list[float], seed: int) -> "list[ProbeProtocol]":
+def _protocols(
+    classifier: str, context: int, budgets: list[float], seed: int, max_frames: int | None
+) -> "list[ProbeProtocol]":
     from cpc.config import InputError
+    from cpc.evaluation.probes.linear import Fitting
     from cpc.evaluation.probes.protocol import ProbeProtocol
 
     if classifier not in ("linear", "mlp"):
         raise InputError(f"classifier={classifier}: must be linear or mlp")
     kind: Literal["linear", "mlp"] = "linear" if classifier == "linear" else "mlp"
-    return [ProbeProtocol(kind, context, budget, seed=seed) for budget in budgets]
+    fitting = Fitting(max_frames=max_frames)
+    return [ProbeProtocol(kind, context, budget, seed=seed, fitting=fitting) for budget in budgets]

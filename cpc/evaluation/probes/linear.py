@@ -40,12 +40,12 @@ class Fitting:
     l2: strength on the standardised weights, not on the biases. Small enough to leave the accuracy of frame-wise
         probes alone, large enough that separable classes (utterance means) have a finite minimum.
     tolerance: converged when an iteration changes J by less than this share of it, or when the largest entry of
-        the gradient is below it.
+        the gradient is below it. On phones of c, 1e-6 took twice the iterations of 1e-5 for 0.02 points of accuracy.
     max_frames: train on this many frames drawn without replacement; None for all.
     """
 
     l2: float = 1e-5
-    tolerance: float = 1e-6
+    tolerance: float = 1e-5
     max_iterations: int = 500
     max_frames: int | None = None
     seed: int = 0

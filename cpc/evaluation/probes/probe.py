@@ -1,7 +1,7 @@
 """The strength of the L2 penalty, chosen on a held-out part of the training split.
 
 Strengths are tried from the strongest to the weakest, each from the solution of the one before, on some of the
-frames: where there are a million, 50,000 tell the strengths apart. The penalty is a prior on the weights, which counts
+frames: where there are a million, 25,000 tell the strengths apart. The penalty is a prior on the weights, which counts
 for less the more frames there are: what was best on a share of them is multiplied by that share. The solution of the
 chosen one is the start of the final classifier, which is fitted on all training frames.
 """
@@ -29,9 +29,9 @@ from cpc.evaluation.results import ProbeResult, Task
 from cpc.evaluation.session import subject_of
 from cpc.seeding import derive, numpy_generator
 
-SOME = 50_000  # examples for the choice, held out or not
+SOME = 25_000  # examples for the choice, held out or not
 WORSE = 2  # strengths in a row that are worse than the best so far: weaker ones are not tried
-COARSE = 1e-5  # tolerance while choosing
+COARSE = 1e-4  # tolerance while choosing
 
 
 @dataclass(frozen=True)
