@@ -48,7 +48,7 @@ def measure(keep: bool) -> dict[str, float]:
     """Seconds of each kind of work in this process."""
     if keep:
         keep_freed_memory(torch.device("cpu"))
-    model = build(load_config(PRESETS / "small.yaml", ["data.corpus=none"]).model)
+    model = build(load_config(PRESETS / "classic.yaml", ["data.corpus=none"]).model)
     loss = CPCLoss(12, model.dim, model.hidden, score=Dot(1 / 16))
     long, short = torch.randn(8, 128_000) * 0.1, torch.randn(8, 20480) * 0.1
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.augment [--batch 8] [--rounds 20] [--device cpu]
 
-Batch of windows of 20480 samples; the step is that of the preset `small` (forward, loss, backward, Adam), in bf16 where
+Windows of 20480 samples; the step is that of the preset `classic` (forward, loss, backward, Adam), in bf16 where
 the machine has it. Augmentations and the step take turns; a time is the least of the rounds. On the CPU it is that
 which the process itself used, on however many threads, so that other work on the machine does not count; on a GPU it is
 wall time between two synchronisations. A measured room and noise from a folder are read from files of random numbers.
@@ -56,8 +56,8 @@ def parts(folder: Path) -> list[Augmentation]:
 
 
 def training_step(batch: int, device: torch.device) -> Callable[..., object]:
-    """A whole update of the preset `small`, on one view of the windows or on two."""
-    recipe = load_config(PRESETS / "small.yaml", ["data.corpus=none", f"data.batch_size={batch}"])
+    """A whole update of the preset `classic`, on one view of the windows or on two."""
+    recipe = load_config(PRESETS / "classic.yaml", ["data.corpus=none", f"data.batch_size={batch}"])
     model = build(recipe.model).to(device)
     loss = CPCLoss.build(recipe.loss, model.dim, model.hidden).to(device)
     adam = optimizer(recipe.optim, [*model.parameters(), *loss.parameters()])

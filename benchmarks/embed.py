@@ -49,8 +49,8 @@ WAYS: tuple[Way, ...] = ("one at a time", "cpc embed", "cpc embed, bf16")
 
 
 def model() -> CPC:
-    """`small`, untrained."""
-    return build(load_config(PRESETS / "small.yaml", ["data.corpus=none"]).model).eval()
+    """`classic`, untrained."""
+    return build(load_config(PRESETS / "classic.yaml", ["data.corpus=none"]).model).eval()
 
 
 def synthesise(folder: Path, shortest: float, longest: float, files: int) -> float:
@@ -114,7 +114,7 @@ def operations(subject: CPC) -> float:
 
 def title(rounds: int) -> str:
     """Machine, versions and how often."""
-    return f"{device_name(torch.device('cpu'))}; torch {torch.__version__}; `small`, layer c; {rounds} rounds"
+    return f"{device_name(torch.device('cpu'))}; torch {torch.__version__}; `classic`, layer c; {rounds} rounds"
 
 
 def short(scratch: Path, rounds: int, only: str) -> None:

@@ -51,7 +51,7 @@ def finished(process: subprocess.Popen[str]) -> None:
 def recipe(folder: Path, corpus: Path) -> str:
     """A recipe file over all of a corpus."""
     path = folder / "recipe.yaml"
-    path.write_text(f"base: small\ndata: {{corpus: {corpus}, train: null}}\nexperiment: endurance\n")
+    path.write_text(f"base: classic\ndata: {{corpus: {corpus}, train: null}}\nexperiment: endurance\n")
     return str(path)
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.parts [--batch 8] [--rounds 60] [--device cpu]
 
-Setting: `small`, windows of 20480 samples, K = 12, M = 128. The parts take turns; a time is the least of the rounds.
+Setting: `classic`, windows of 20480 samples, K = 12, M = 128. The parts take turns; a time is the least of the rounds.
 Backward has twice the operations and bytes of forward. The floor of the loss is what any criterion has to do: the K
 predictions and the scores of the positive and the M negatives. Ours scores all pairs of a group instead, because one
 large matrix product is faster than many gathered vectors. Data: the batch is read from a packed corpus in memory and
@@ -54,7 +54,7 @@ class Stage:
 
     def __init__(self, batch: int, device: torch.device, precision: str, corpus: Corpus) -> None:
         self.device, self.batch, self.precision = device, batch, precision
-        self.model: CPC = build(load_config(PRESETS / "small.yaml", ["data.corpus=none"]).model).to(device)
+        self.model: CPC = build(load_config(PRESETS / "classic.yaml", ["data.corpus=none"]).model).to(device)
         self.loss = CPCLoss(STEPS, self.model.dim, self.model.hidden, Uniform(NEGATIVES), score=Dot(1 / 16)).to(device)
         self.parameters = [*self.model.parameters(), *self.loss.parameters()]
         self.adam = optimizer(OptimConfig(), self.parameters)

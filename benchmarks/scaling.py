@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--only batch|negatives|length] [--most 256] [--memory 3] [--rounds 3]
 
-Setting: `small`, windows of 20480 samples, K = 12, M = 128 where nothing else is said. The usual criterion gathers
+Setting: `classic`, windows of 20480 samples, K = 12, M = 128 where nothing else is said. The usual criterion gathers
 vectors; it is left out where it would hold more than `--memory` GB. Its times and ours are taken in turns, the least of
 the rounds. Linear cost shows as a constant number in the columns "a window" and "a negative".
 """
@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self, device: torch.device, rounds: int, most_bytes: float) -> None:
         self.device, self.rounds, self.most_bytes = device, rounds, most_bytes
-        self.model: CPC = build(load_config(PRESETS / "small.yaml", ["data.corpus=none"]).model).to(device)
+        self.model: CPC = build(load_config(PRESETS / "classic.yaml", ["data.corpus=none"]).model).to(device)
         self.machine = Machine.measure(device, has_bf16(device))
         self.precision = list(self.machine.rate)[-1]
         self.generator = torch_generator(device, 0, "benchmark")

@@ -5,7 +5,7 @@
 Like is compared with like: our criterion draws negatives for each step k, and so does the usual one; a row shows it
 with one set of negatives shared by all steps as well, which is cheaper.
 
-Setting: `small` (256 channels, channel norm, GRU 256), windows of 20480 samples, K = 12, M = 128 negatives.
+Setting: `classic` (256 channels, channel norm, GRU 256), windows of 20480 samples, K = 12, M = 128 negatives.
 A step is forward, loss, backward and Adam. The variants take turns, a second each at least, of which the median counts;
 their times are the least of the rounds: what other work on the host adds is never negative, and so ratios repeat.
 The peak memory of a criterion is what it allocates between the latents and the end of its backward pass, as the
@@ -44,7 +44,7 @@ Criterion = Callable[[Latents], Tensor]
 
 def criteria(device: torch.device) -> tuple[CPC, CPCLoss, dict[str, Criterion]]:
     """The model, and both criteria over the same heads."""
-    recipe = load_config(PRESETS / "small.yaml", ["data.corpus=none"])
+    recipe = load_config(PRESETS / "classic.yaml", ["data.corpus=none"])
     model = build(recipe.model).to(device)
     loss = CPCLoss(STEPS, model.dim, model.hidden, Uniform(NEGATIVES), score=Dot(1 / 16)).to(device)
     generator = torch_generator(device, 0, "benchmark")

@@ -6,11 +6,12 @@ are all reported at once, each with its file, key, value and rule, and the neare
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -153,6 +154,95 @@ def defaults(schema: Any) -> Tree:
         elif dataclasses.is_dataclass(field.annotation):
             tree[name] = defaults(field.annotation)
     return tree
+
+
+class Key(typing.NamedTuple):
+    """One setting of a schema, for people: its dotted name, its type, its default ("required" where it has none), and
+    what it means, from the line `name: meaning` of its class's docstring. `within` is the kind that it belongs to.
+    """
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+    within: str = ""
+
+
+def describe(schema: Any, prefix: str = "", within: str = "") -> Iterator[Key]:
+    """Every setting of a schema, of every kind that its unions hold, generated from the schema itself.
+
+    >>> from cpc.training.recipe import Recipe
+    >>> next(key for key in describe(Recipe) if key.name == "optim.lr").default
+    '0.0002'
+    """
+    hints, given = typing.get_type_hints(schema, include_extras=True), defaults(schema)
+    for field in dataclasses.fields(schema):
+        name, options = field.name, list(_schemas(hints[field.name]))
+        default = "required" if name not in given and not options else _plain(given.get(name, {}))
+        kinds = [str(option.__dataclass_fields__["kind"].default) for option in options if _has_kind(option)]
+        if name != "kind" or len(typing.get_args(hints[name])) > 1:
+            if options:
+                chosen = given.get(name)
+                kind = chosen.get("kind") if isinstance(chosen, Mapping) else None
+                default = (
+                    f"kind: {kind}" if kind and len(options) > 1 else "" if isinstance(chosen, Mapping) else default
+                )
+            text = f"mapping, kind: {'|'.join(kinds)}" if len(kinds) > 1 else "" if options else _type(hints[name])
+            if text or not options:
+                yield Key(prefix + name, text, default, _meaning(schema, name), within)
+        for option in options:
+            kind = option.__dataclass_fields__["kind"].default if _has_kind(option) and len(options) > 1 else ""
+            yield from describe(option, f"{prefix}{name}.", str(kind) or within)
+
+
+def _has_kind(schema: Any) -> bool:
+    return "kind" in schema.__dataclass_fields__
+
+
+def _schemas(hint: Any) -> Iterator[Any]:
+    """The dataclasses that a type can be, through unions, tuples and annotations."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        yield hint
+    elif typing.get_origin(hint) in (typing.Annotated, typing.Union, types.UnionType, tuple):
+        for option in typing.get_args(hint):
+            yield from _schemas(option)
+
+
+def _type(hint: Any) -> str:
+    """A type as a reader of YAML knows it."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        limits = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+        rules = [m for item in args[1:] for m in getattr(item, "metadata", [])]
+        said = [
+            f"{sign} {getattr(rule, key):g}" for rule in rules for key, sign in limits.items() if hasattr(rule, key)
+        ]
+        return " ".join([_type(args[0]), ", ".join(said)]).strip()
+    if origin is Literal:
+        return "|".join(map(str, args))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_type, args)))
+    if origin is tuple:
+        return f"list of {_type(args[0])}"
+    return {int: "whole number", float: "number", str: "text", bool: "true|false", type(None): "null"}.get(
+        hint, str(hint)
+    )
+
+
+def _plain(value: Any) -> str:
+    """A default on one line, as YAML takes it."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _meaning(schema: Any, name: str) -> str:
+    """What the class's docstring says after `name:`, up to the next such line or an empty one."""
+    for owner in schema.__mro__:
+        found = re.search(rf"^ *{name}: (.+?)(?=\n *\n|\n *\w+: |\Z)", owner.__doc__ or "", re.MULTILINE | re.DOTALL)
+        if found:
+            return " ".join(found[1].split())
+    return ""
 
 
 def _read(source: str | Path, origin: dict[str, str], chain: tuple[Path, ...]) -> Tree:

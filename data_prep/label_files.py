@@ -239,7 +239,7 @@ class _Tally:
     def say(self, count: int) -> None:
         labels, unknown = self.labels, len(self.unknown)
         note = f", {labels.note}" if labels.note else ""
-        counts = f"{count} of {len(self.corpus)} utterances labelled, {unknown} unknown ids left out"
+        counts = f"{count} of {len(self.corpus)} utterances labelled, {unknown} unknown ids skipped"
         typer.echo(f"  {labels.scheme}: {counts}, {len(labels.inventory)} classes{note}")
         if unknown:
             typer.echo(f"  unknown ids: {_examples(self.unknown)}")

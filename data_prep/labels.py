@@ -132,7 +132,7 @@ def _align(corpus: Corpus, scheme: str, workers: int | None, shard: str | None) 
 
 def take_phones(corpus: Corpus, file: Path, first_centre: int) -> None:
     """`take_cpc` as a step of packing, where the file was found beside the audio."""
-    typer.echo(f"phone labels from {file} (refuse them with --phones none):")
+    typer.echo(f"phone labels from {file} (disable with --phones none):")
     try:
         take_cpc(corpus, file, first_centre)
     except InputError as error:

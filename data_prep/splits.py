@@ -139,11 +139,11 @@ def _drawn(corpus: Corpus, by: By, share: float, seed: int, among: Rows) -> list
     if len(drawn.left_out):
         unknown = drawn.left_out[~has_speaker(corpus, drawn.left_out)]
         if len(unknown):
-            typer.echo(f"left out of both: {len(unknown)} utterances whose speaker is not known")
+            typer.echo(f"skipped on both sides: {len(unknown)} utterances whose speaker is not known")
         if alone := len(drawn.left_out) - len(unknown):
             speakers = extents(corpus, {"": drawn.left_out})[""].speakers
             why = f"whose speakers ({speakers}) have only one {by.value}"
-            typer.echo(f"left out of both: {alone} utterances {why}")
+            typer.echo(f"skipped on both sides: {alone} utterances {why}")
     return [[corpus.ids[row] for row in rows.tolist()] for rows in (drawn.train, drawn.test)]
 
 
@@ -183,7 +183,7 @@ def _unknown(ids: Sequence[str], kept: Sequence[str]) -> str:
         return ""
     held = set(kept)
     examples = [id for id in ids if id not in held]
-    return f", {len(examples)} unknown ids left out ({', '.join(examples[:EXAMPLES])})"
+    return f", {len(examples)} unknown ids skipped ({', '.join(examples[:EXAMPLES])})"
 
 
 def _write(corpus: Corpus, name: str | None, sides: Sequence[Sequence[str]], overwrite: bool) -> None:
@@ -259,11 +259,11 @@ def _table(corpus: Corpus, splits: Mapping[str, Rows]) -> None:
 
 def take_splits(corpus: Corpus, folder: Path) -> None:
     """Take in every id list of a folder, without the ids that the corpus does not have, and say so."""
-    typer.echo(f"splits from {folder} (refuse them with --splits none):")
+    typer.echo(f"splits from {folder} (disable with --splits none):")
     for file in sorted(folder.glob("*.txt")):
         ids = _read(file)
         kept = known_ids(corpus, ids)
-        unknown = f", {len(ids) - len(kept)} unknown ids left out" if len(kept) < len(ids) else ""
+        unknown = f", {len(ids) - len(kept)} unknown ids skipped" if len(kept) < len(ids) else ""
         typer.echo(f"  {file.stem}: {len(kept)} ids{unknown}{'' if kept else '; not taken'}")
         if kept:
             write_split(corpus.path, file.stem, kept)

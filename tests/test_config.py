@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cpc
-from cpc.config import InputError, dump, flatten, load, upgrade
+from cpc.config import InputError, _keys, describe, dump, flatten, load, upgrade
 from cpc.losses.negatives import All, Uniform
 from cpc.training.recipe import Recipe
 
@@ -16,7 +16,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_base_override_and_defaults(tmp_path: Path) -> None:
-    write(tmp_path / "base.yaml", "base: small\ndata: {corpus: here}\noptim: {lr: 1e-3, max_grad_norm: 2}\n")
+    write(tmp_path / "base.yaml", "base: classic\ndata: {corpus: here}\noptim: {lr: 1e-3, max_grad_norm: 2}\n")
     (tmp_path / "sub").mkdir()
     recipe = cpc.load_config(
         write(tmp_path / "sub" / "mine.yaml", "base: ../base.yaml\noptim: {lr: 3e-4}\n"),
@@ -156,3 +156,22 @@ def test_settings_of_before_are_upgraded() -> None:
     assert recipe.loss.views.augment[0].kind == "time_stretch"
     assert recipe.augment.past[0].kind == "synthetic_reverb"
     assert upgrade(dump(recipe)) == dump(recipe)
+
+
+def test_every_setting_of_a_recipe_has_a_type_and_a_meaning() -> None:
+    keys = list(describe(Recipe))
+    assert [key.name for key in keys if not key.meaning or not key.type] == []
+    found = {(key.name, key.within): key for key in keys}
+    assert found["optim.lr", ""].type == "number > 0"
+    assert found["training.max_steps", ""].default == "10000"
+    assert found["data.corpus", ""].default == "required"
+    assert found["loss.score.temperature", "cosine"].default == "0.1"
+    assert found["model.context", ""].type == "mapping, kind: gru|lstm|transformer"
+
+
+def test_described_settings_are_those_that_the_schema_takes() -> None:
+    """The names are the schema's own: none that it does not know, and none missing but the kinds."""
+    known = {name for name, _ in _keys(Recipe) if name.rpartition(".")[2] != "kind" or name == "optim.kind"}
+    sections = {name.rpartition(".")[0] for name in known}
+    assert {key.name for key in describe(Recipe)} >= known - sections
+    assert {key.name for key in describe(Recipe)} <= known

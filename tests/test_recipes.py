@@ -19,7 +19,7 @@ SCRIPTS = sorted(ROOT.glob("recipes/*/run.sh"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_recipe_is_valid_and_a_short_diff(path: Path) -> None:
     recipe = cpc.load_config(path)
-    assert recipe.model.encoder.channels > 0
+    assert min(recipe.model.encoder.widths) > 0
     flat = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(flat) <= 20
     assert "base" in yaml.safe_load(path.read_text())
@@ -33,14 +33,14 @@ def test_sweep_is_valid_and_its_runs_differ(path: Path) -> None:
     assert config.probes
 
 
-@pytest.mark.parametrize("preset", ["paper", "small"])
+@pytest.mark.parametrize("preset", ["paper", "classic", "small"])
 def test_preset(preset: str) -> None:
     recipe = cpc.load_config(PRESETS / f"{preset}.yaml", ["data.corpus=x"])
     assert recipe.model.context.hidden == 256
     assert recipe.loss.kind == "cpc"
     assert recipe.loss.prediction_steps == 12
-    assert recipe.model.encoder.channels == {"paper": 512, "small": 256}[preset]
-    assert recipe.model.encoder.norm == {"paper": "none", "small": "channel"}[preset]
+    assert recipe.model.encoder.widths[-1] == {"paper": 512, "classic": 256, "small": 256}[preset]
+    assert recipe.model.encoder.norm == {"paper": "none", "classic": "channel", "small": "channel"}[preset]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.parent.name)

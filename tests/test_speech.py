@@ -47,14 +47,13 @@ def test_labels_meet_frames(some: Path) -> None:
 
 
 def test_it_trains_on_real_speech(some: Path, tmp_path: Path) -> None:
-    overrides = [f"data.corpus={some}", "data.train=null", "data.val_fraction=0.5", "training.max_steps=60"]
+    overrides = [f"data.corpus={some}", "data.train=null", "data.val_fraction=0.5", "training.max_steps=100"]
     overrides += [
         "training.validate_every=60",
         "training.validate_batches=2",
         "data.batch_size=4",
-        "optim.warmup_steps=0",
+        "optim.warmup_steps=20",
     ]
-    overrides += ["optim.lr=1e-3"]
     recipe = cpc.load_config(Path(__file__).parents[1] / "recipes" / "speech" / "cpc.yaml", overrides)
     run = cpc.train(recipe, root=tmp_path / "runs", progress=False)
     assert run.metrics["train/loss"] < run.metrics["train/ceiling"] - 0.01

@@ -43,6 +43,9 @@ class AugmentConfig:
 
     `crop` and `tempo` are not among the choices: they move frames in time, and z_{t+k} of one view would no longer be
     k frames after c_t of the other.
+
+    past: augmentations of the waveform that c is made from.
+    future: augmentations of the waveform that is predicted.
     """
 
     past: tuple[Aligned, ...] = ()

@@ -38,7 +38,10 @@ def silence(
 
 @dataclass(frozen=True, config=STRICT)
 class Crop:
-    """`samples` samples from a random place: two crops of an utterance are two views of it (Chen et al. 2020)."""
+    """`samples` samples from a random place: two crops of an utterance are two views of it (Chen et al. 2020).
+
+    samples: of the crop.
+    """
 
     samples: Annotated[int, Field(ge=1)]
     kind: Literal["crop"] = "crop"
@@ -51,7 +54,11 @@ class Crop:
 
 @dataclass(frozen=True, config=STRICT)
 class TimeDropout:
-    """A gap of silence of so many seconds at a random place (Kharitonov et al. 2020, section 3.1)."""
+    """A gap of silence of so many seconds at a random place (Kharitonov et al. 2020, section 3.1).
+
+    seconds: that are silenced, from and to.
+    share: fraction of the windows that are changed.
+    """
 
     seconds: Range = (0.0, 0.1)
     share: Share = 1.0

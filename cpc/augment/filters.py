@@ -62,6 +62,9 @@ class BandRejection:
     """A band of the mel scale removed: at most `width` of it wide, anywhere below half the sample rate.
 
     The default is the 27 of 256 mel bands of SpecAugment, as Kharitonov et al. 2020 (section 3.1) use it.
+
+    width: of the band, as a fraction of all frequencies, at most.
+    share: fraction of the windows that are changed.
     """
 
     width: Annotated[float, Field(gt=0, le=1)] = 27 / 256
@@ -80,7 +83,11 @@ class BandRejection:
 
 @dataclass(frozen=True, config=STRICT)
 class LowPass:
-    """A cut-off in Hz, drawn uniformly: the bandwidth of a telephone or of a codec at a low bit rate."""
+    """A cut-off in Hz, drawn uniformly: the bandwidth of a telephone or of a codec at a low bit rate.
+
+    cutoff: Hz, from and to.
+    share: fraction of the windows that are changed.
+    """
 
     cutoff: PositiveRange = (3000.0, 7000.0)
     share: Share = 1.0

@@ -18,7 +18,11 @@ def amplify(waveform: Float[Tensor, "batch sample"], db: Float[Tensor, "batch"])
 
 @dataclass(frozen=True, config=STRICT)
 class Gain:
-    """A gain in decibels, drawn uniformly."""
+    """A gain in decibels, drawn uniformly.
+
+    db: from and to, decibels.
+    share: fraction of the windows that are changed.
+    """
 
     db: Range = (-6.0, 6.0)
     share: Share = 1.0
@@ -33,7 +37,10 @@ class Gain:
 
 @dataclass(frozen=True, config=STRICT)
 class PolarityInversion:
-    """The sign turned round in a share of the examples: nobody hears it, and no feature should."""
+    """The sign turned round in a share of the examples: nobody hears it, and no feature should.
+
+    share: fraction of the windows that are changed.
+    """
 
     share: Share = 0.5
     kind: Literal["polarity_inversion"] = "polarity_inversion"

@@ -44,7 +44,12 @@ def coloured(
 
 @dataclass(frozen=True, config=STRICT)
 class ColouredNoise:
-    """Noise with a spectrum of 1 / frequency^exponent, `snr` decibels below the signal; both drawn uniformly."""
+    """Noise with a spectrum of 1 / frequency^exponent, `snr` decibels below the signal; both drawn uniformly.
+
+    snr: from and to, decibels.
+    exponent: of the spectrum 1/f^exponent, from and to.
+    share: fraction of the windows that are changed.
+    """
 
     snr: Range = (5.0, 20.0)
     exponent: Range = (0.0, 2.0)
@@ -65,6 +70,11 @@ class FolderNoise:
 
     They are decoded when first needed and stay on the device as 16-bit integers: at most `hours` of them, from files
     in an order that the folder alone determines (an hour takes 115 MB).
+
+    folder: of recordings of noise.
+    snr: from and to, decibels.
+    hours: of recordings that are kept in memory, at most.
+    share: fraction of the windows that are changed.
     """
 
     folder: str

@@ -131,7 +131,11 @@ def _phasor(z: Complex[Tensor, "batch frame bin"]) -> Complex[Tensor, "batch fra
 
 @dataclass(frozen=True, config=STRICT)
 class PitchShift:
-    """A shift in cents (100 a semitone), drawn uniformly; ±300 in Kharitonov et al. 2020, section 3.1."""
+    """A shift in cents (100 a semitone), drawn uniformly; ±300 in Kharitonov et al. 2020, section 3.1.
+
+    cents: hundredths of a semitone, from and to.
+    share: fraction of the windows that are changed.
+    """
 
     cents: Range = (-300.0, 300.0)
     share: Share = 1.0
@@ -146,7 +150,10 @@ class PitchShift:
 
 @dataclass(frozen=True, config=STRICT)
 class TimeStretch:
-    """A rate drawn uniformly; every example is cut to what the highest rate leaves of it, so none ends in silence."""
+    """A rate drawn uniformly; every example is cut to what the highest rate leaves of it, so none ends in silence.
+
+    rate: tempo, from and to.
+    """
 
     rate: PositiveRange = (0.9, 1.1)
     kind: Literal["time_stretch"] = "time_stretch"

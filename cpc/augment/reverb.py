@@ -57,7 +57,12 @@ def response(
 
 @dataclass(frozen=True, config=STRICT)
 class SyntheticReverb:
-    """A room of its own for each example: seconds until −60 decibels, and decibels from direct to late sound."""
+    """A room of its own for each example: seconds until −60 decibels, and decibels from direct to late sound.
+
+    rt60: seconds until the reverberation is 60 dB down, from and to.
+    drr: direct to reverberant sound, decibels, from and to.
+    share: fraction of the windows that are changed.
+    """
 
     rt60: PositiveRange = (0.2, 0.8)
     drr: Range = (0.0, 12.0)
@@ -76,7 +81,12 @@ class SyntheticReverb:
 
 @dataclass(frozen=True, config=STRICT)
 class MeasuredReverb:
-    """An impulse response from `folder` for each example, its first `seconds` from the direct sound on."""
+    """An impulse response from `folder` for each example, its first `seconds` from the direct sound on.
+
+    folder: of room impulse responses.
+    seconds: of a response that are used, at most.
+    share: fraction of the windows that are changed.
+    """
 
     folder: str
     seconds: Annotated[float, Field(gt=0)] = 1.0

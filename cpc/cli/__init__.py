@@ -64,6 +64,7 @@ app.callback()(_options)
 for verb in (
     train.train,
     train.sweep,
+    train.config,
     embed.corpus,
     embed.embed,
     probe.probe,

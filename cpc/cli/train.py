@@ -20,9 +20,9 @@ def train(
         typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A YAML recipe, then settings such as optim.lr=4e-4."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run: it is kept in runs/NAME.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to resume.")] = None,
 ) -> None:
-    """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME goes on.
+    """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME continues.
 
     On several devices: torchrun --nproc-per-node N -m cpc train RECIPE
     """
@@ -55,7 +55,7 @@ def _say_result(run: "Run") -> None:
     line = ", ".join(f"{k} {run.metrics[k]:.3f}" for k in ("train/loss", "valid/loss") if k in run.metrics)
     print(f"{run.path}: {run.status.lower()} at step {run.steps} after {run.seconds / 60:.1f} min; {line}")
     if run.status == "KILLED":
-        print(f"go on with: cpc train --resume {run.path}")
+        print(f"resume with: cpc train --resume {run.path}")
 
 
 def sweep(
@@ -67,7 +67,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Check every recipe and list the runs; train none.")
     ] = False,
 ) -> None:
-    """Train a recipe under several settings, probe each run, compare. The same command goes on after a kill."""
+    """Train a recipe under several settings, probe each run, compare. The same command resumes after a kill."""
     from cpc.scale.sweep import plan
     from cpc.scale.sweep import sweep as run_sweep
 
@@ -83,10 +83,36 @@ def sweep(
     for name, reason in failed:
         print(f"cpc: {name}: {reason}", file=sys.stderr)
     if done and done[-1].status == "KILLED":
-        print(f"go on with: cpc sweep {' '.join(words)}")
+        print(f"resume with: cpc sweep {' '.join(words)}")
         raise typer.Exit(130)
     from cpc.cli.evaluate import compare
 
     compare([config.experiment])
     if failed:
         raise typer.Exit(1)
+
+
+def config(
+    prefix: Annotated[
+        str, typer.Argument(metavar="[PREFIX]", help="Only keys that begin so, such as optim or loss.score.")
+    ] = "",
+) -> None:
+    """Every setting of a recipe: key, type, default and meaning. A preset is a recipe that changes some of them."""
+    from rich.table import Table
+
+    from cpc.cli.arguments import console
+    from cpc.config import describe
+    from cpc.training.recipe import Recipe
+
+    keys = [key for key in describe(Recipe) if key.name.startswith(prefix)]
+    if not keys:
+        sections = ", ".join(dict.fromkeys(key.name.split(".")[0] for key in describe(Recipe)))
+        raise InputError(f"prefix={prefix}: no setting begins so; give one of {sections}, or a longer one")
+    table = Table(title="settings: in a YAML recipe, or as key=value on the command line", title_justify="left")
+    for heading in ("key", "of kind", "type", "default", "meaning"):
+        table.add_column(heading, overflow="fold")
+    repeated = ("augment.future.", "loss.views.augment.")
+    for key in keys:
+        if not key.name.startswith(repeated) or prefix.startswith(repeated):  # the same as augment.past
+            table.add_row(key.name, key.within, key.type, key.default, key.meaning)
+    console().print(table)

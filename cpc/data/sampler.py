@@ -33,6 +33,8 @@ class WindowConfig:
 
     window_size: samples of a window. batch_size: windows of a step, those of all processes together.
     same_speaker_batches: the windows of a batch are all by one speaker.
+
+    batch_size: windows of a step, of all processes together.
     """
 
     window_size: Annotated[int, Field(ge=1)] = 20480

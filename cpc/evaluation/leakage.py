@@ -63,7 +63,7 @@ def _check_speakers(corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
         return ()
     return (
         f"{nobody[0]} of {len(train)} training and {nobody[1]} of {len(test)} test utterances have no known speaker: "
-        "left out.",
+        "skipped.",
     )
 
 

@@ -37,8 +37,14 @@ MOST_SCORES = {False: 1 << 19, True: 1 << 26}  # at once, on a CPU and on a GPU:
 class CPCLossConfig:
     """What is predicted, and against what.
 
-    `group_size`: how many sequences are scored together (a cap). `gather_distributed`: groups may span processes,
-    which exchange z. `learnable`: what of the scores is learnt (see `Calibration`).
+    prediction_steps: K, how many frames ahead are predicted.
+    heads: what turns c_t into the K predictions.
+    score: how alike a prediction and a frame are.
+    negatives: which other frames a prediction is contrasted with.
+    objective: the loss of a positive and its negatives.
+    group_size: windows that are scored together, at most: where negatives across windows come from.
+    gather_distributed: groups may span processes, which exchange z.
+    learnable: what of the scores is learnt: temperature, normaliser, both, or nothing.
     """
 
     prediction_steps: Annotated[int, Field(ge=1)] = 12

@@ -36,6 +36,10 @@ from cpc.models.pooling import MeanConfig, Pooling, PoolingConfig, ProjectionCon
 class ViewsConfig:
     """How two views are made of a window: a random crop of `crop` samples (None: all of it), then the chain `augment`,
     and on the frames of c a dropout of rate `dropout` (two passes of which are two views: Gao et al. 2021, SimCSE).
+
+    crop: samples of a random crop; null for the whole window.
+    augment: augmentations of each view, one after the other.
+    dropout: rate of dropout on the frames of c.
     """
 
     crop: Annotated[int, Field(ge=1)] | None = 20480
@@ -49,6 +53,9 @@ class QueueConfig:
 
     Keys come from a copy of the network that follows with `momentum` (MoCo), or, without, from the network itself:
     then those of past batches are as they were made (a memory bank; Wu et al. 2018, as MoCo's figure 3 compares it).
+
+    size: keys of past batches that are kept.
+    momentum: pace of the slow copy that makes the keys; null for the network itself.
     """
 
     size: Annotated[int, Field(ge=1)] = 4096
@@ -60,6 +67,13 @@ class InstanceConfig:
     """What belongs together, and how it is told. `mining` and `margin` choose among the negatives.
 
     learnable: what of the scores is learnt (see `Calibration`).
+
+    positives: what belongs together: two views of an utterance, or all utterances of a speaker.
+    pooling: how the frames of c become one vector.
+    score: how alike two vectors are.
+    objective: the loss of a positive and its negatives.
+    mining: which negatives count.
+    margin: of semi-hard mining: how far below the positive a negative may score.
     """
 
     positives: Literal["utterance", "speaker"] = "utterance"

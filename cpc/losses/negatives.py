@@ -63,6 +63,9 @@ class Uniform:
     """`num_negatives` keys drawn with replacement.
 
     The share `cross_sequence_fraction` of them comes from other sequences, the rest from the positive's own.
+
+    num_negatives: M, negatives an anchor.
+    cross_sequence_fraction: fraction of them from other windows of the group.
     """
 
     num_negatives: Annotated[int, Field(ge=1)] = 128
@@ -172,7 +175,11 @@ class Within:
 
 @dataclass(frozen=True, config=STRICT)
 class Hardest:
-    """The `num_negatives` keys that score highest, the positive left out: of the grid, or of its own sequence."""
+    """The `num_negatives` keys that score highest, the positive left out: of the grid, or of its own sequence.
+
+    num_negatives: M, the keys that score highest.
+    within: from the own window only.
+    """
 
     num_negatives: Annotated[int, Field(ge=1)] = 16
     within: bool = False
@@ -201,6 +208,8 @@ class SemiHard:
 
     Harder ones make a model collapse early in training, says the paper; easier ones teach nothing. An anchor without
     any has no negatives.
+
+    margin: how far below the positive a negative may score.
     """
 
     margin: Annotated[float, Field(gt=0)] = 0.2

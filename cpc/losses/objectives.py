@@ -24,6 +24,9 @@ class InfoNCE:
     −log( e^p / (e^p + Σ e^n) ) = softplus( logsumexp(n) − p ). With scores that carry no information it is
     ln(1 + M) for M negatives. `concentration` β > 0 weighs negatives by e^{βn}, hard ones most, their weights
     averaging 1 (Robinson et al. 2021, eq. 4, without their correction for false negatives).
+
+    temperature: by which all scores are divided.
+    concentration: β, how much more hard negatives weigh; 0 for alike.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -53,6 +56,8 @@ class NCE:
     score is the logarithm of the normalised model. k = 128 drawn from 1024 frames: ln(128 / 1024) = −2.08. Where the
     score is the log of a density ratio p / q, as in CPC, q cancels: b = ln k, and a score of 0 knows nothing. With
     b = 0 the score is the log-odds itself, and this a plain binary cross-entropy.
+
+    log_kq: b = ln(k q), which positives have to exceed.
     """
 
     log_kq: float = 0.0
@@ -83,6 +88,9 @@ class Triplet:
 
     The mean over an anchor's negatives; with `average` "active", over those that are within the margin only, so that
     easy ones do not dilute the gradient of the others.
+
+    margin: by which the positive should win.
+    average: over all negatives, or over those within the margin (active).
     """
 
     margin: Annotated[float, Field(ge=0)] = 0.2
@@ -106,6 +114,8 @@ class PairMargin:
     """D² for a positive pair, max(0, margin − D)² for a negative one (Hadsell, Chopra & LeCun 2006, eq. 4, twice).
 
     Scores are −D (`NegativeDistance`). An anchor's loss is its positive's plus the mean of its negatives'.
+
+    margin: distance beyond which a negative pair costs nothing.
     """
 
     margin: Annotated[float, Field(gt=0)] = 1.0

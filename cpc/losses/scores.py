@@ -15,7 +15,10 @@ from cpc.device import upcast
 
 @dataclass(frozen=True, config=STRICT)
 class Dot:
-    """scale · ⟨a, b⟩. After a head W_k it is CPC's bilinear score z' W_k c (van den Oord 2018, eq. 3)."""
+    """scale · ⟨a, b⟩. After a head W_k it is CPC's bilinear score z' W_k c (van den Oord 2018, eq. 3).
+
+    scale: factor of the dot product.
+    """
 
     scale: Annotated[float, Field(gt=0)] = 1.0
     kind: Literal["dot"] = "dot"
@@ -35,6 +38,9 @@ class Cosine:
     training collapses onto it (docs/representation.md). `centre` takes a mean m from the keys of a CPC loss before
     they are normalised: "window", that of the keys of the same sequence; "group", that of all keys that are scored
     together. Adding a constant to all keys then changes nothing. The score itself expects keys that are centred.
+
+    temperature: τ, by which the cosine is divided.
+    centre: mean that is taken from the keys first: none, of their window, or of all keys scored together (group).
     """
 
     temperature: Annotated[float, Field(gt=0)] = 0.1
@@ -65,6 +71,9 @@ class NegativeDistance:
     With `unit`, both are first brought to length 1, as FaceNet does (Schroff et al. 2015, section 3), and distances
     lie between 0 and 2. `squared` gives −‖a − b‖² (FaceNet's own measure). Always in float32: differences of nearly
     equal numbers need it.
+
+    squared: the square of the distance.
+    unit: both vectors are brought to length 1 first.
     """
 
     squared: bool = False

@@ -28,7 +28,15 @@ from cpc.models.pooling import ProjectionConfig, build_projection
 
 @dataclass(frozen=True, config=STRICT)
 class SupervisedConfig:
-    """`each` frames of every window, drawn anew each step, are contrasted by their `labels` (a name in the corpus)."""
+    """`each` frames of every window, drawn anew each step, are contrasted by their `labels` (a name in the corpus).
+
+    labels: name of the labels in the corpus.
+    each: frames drawn of every window.
+    score: how alike two frames are.
+    objective: the loss of a positive and its negatives.
+    mining: which negatives count.
+    margin: of semi-hard mining: how far below the positive a negative may score.
+    """
 
     labels: str = "phones"
     each: Annotated[int, Field(ge=1)] = 16

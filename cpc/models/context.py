@@ -32,6 +32,9 @@ class GRUConfig:
 
     norm: "layer" normalises what every layer takes in (z, and between layers). High learning rates need it, and so do
     two layers (docs/representation.md).
+
+    hidden: dimension of c.
+    layers: recurrent layers.
     """
 
     hidden: Positive = 256
@@ -42,7 +45,12 @@ class GRUConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class LSTMConfig:
-    """Long short-term memory, as in Rivière et al. 2020; two layers in Kharitonov et al. 2020. `norm` as of a GRU."""
+    """Long short-term memory, as in Rivière et al. 2020; two layers in Kharitonov et al. 2020. `norm` as of a GRU.
+
+    hidden: dimension of c.
+    layers: recurrent layers.
+    norm: "layer" normalises what every layer takes in.
+    """
 
     hidden: Positive = 256
     layers: Positive = 1
@@ -56,6 +64,13 @@ class TransformerConfig:
 
     `span`: the frames that a layer sees, its own included; c_t then depends on the last layers · (span − 1) + 1 frames.
     Keep the learning rate low: with 64 channels 3e-4 trained at once where 1e-3, good for a GRU, stayed at chance.
+
+    hidden: dimension of c.
+    layers: transformer layers.
+    heads: attention heads.
+    width: units of the feed-forward part.
+    span: frames that a layer sees, its own included.
+    dropout: rate of dropout while training.
     """
 
     hidden: Positive = 256

@@ -17,7 +17,11 @@ from cpc.seeding import derive
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
-    """An encoder, a context network, and the sample rate in Hz that they expect."""
+    """An encoder, a context network, and the sample rate in Hz that they expect.
+
+    sample_rate: Hz of the audio.
+    context: the autoregressive network: z up to t gives c_t.
+    """
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     context: ContextConfig = Field(default_factory=GRUConfig)

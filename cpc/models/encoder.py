@@ -28,6 +28,12 @@ class EncoderConfig:
     channels: of every layer, or one number a layer. The first two layers see the longest sequences: with 32 and 64
         channels there and 256 at the end a step costs a fourteenth of 256 throughout (docs/representation.md).
     output: "relu", or "linear": no ReLU after the last layer, so that z can point anywhere (docs/representation.md).
+
+    kernels: samples that each layer sees, in frames of the layer before.
+    strides: steps of each layer; their product is the hop, 160 samples.
+    padding: zeros at both ends of each layer.
+    norm: after each convolution: none, over the channels of a frame (channel), or over batch and time (batch).
+    bias: whether convolutions add a constant.
     """
 
     channels: Positive | tuple[Positive, ...] = 512

@@ -31,7 +31,10 @@ class BilinearConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class FeedForwardConfig:
-    """One hidden layer of `width` ReLU units a step; by default as many as z has dimensions."""
+    """One hidden layer of `width` ReLU units a step; by default as many as z has dimensions.
+
+    width: hidden units a step; null for as many as z has dimensions.
+    """
 
     width: Positive | None = None
     kind: Literal["feed_forward"] = "feed_forward"
@@ -39,7 +42,10 @@ class FeedForwardConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ConvolutionConfig:
-    """One causal convolution a step, over c_t and the `kernel` − 1 vectors before it."""
+    """One causal convolution a step, over c_t and the `kernel` − 1 vectors before it.
+
+    kernel: vectors of c that a prediction sees, c_t included.
+    """
 
     kernel: Positive = 8
     kind: Literal["convolution"] = "convolution"
@@ -47,7 +53,13 @@ class ConvolutionConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class TransformerHeadsConfig:
-    """One causal transformer layer a step, with `heads` attention heads, over the last `span` vectors."""
+    """One causal transformer layer a step, with `heads` attention heads, over the last `span` vectors.
+
+    heads: attention heads.
+    width: units of the feed-forward part.
+    span: vectors of c that a head sees, c_t included.
+    dropout: rate of dropout while training.
+    """
 
     heads: Positive = 8
     width: Positive = 2048

@@ -22,7 +22,10 @@ class MeanConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class AttentiveConfig:
-    """A weighted mean, whose weights a layer of `width` tanh units learns (Okabe et al. 2018, section 2.2)."""
+    """A weighted mean, whose weights a layer of `width` tanh units learns (Okabe et al. 2018, section 2.2).
+
+    width: hidden units of the attention.
+    """
 
     width: Annotated[int, Field(ge=1)] = 128
     kind: Literal["attentive"] = "attentive"
@@ -84,6 +87,11 @@ class ProjectionConfig:
 
     Two in SimCLR (Chen et al. 2020) and MoCo v2, three in SimCLR v2 (Chen et al. 2020b, section 3.2); one is a linear
     map, none the embedding itself.
+
+    layers: linear layers; 0 for none.
+    width: hidden units.
+    dim: dimension of the vectors that are contrasted.
+    norm: after each hidden layer.
     """
 
     layers: Annotated[int, Field(ge=0)] = 2

@@ -34,7 +34,7 @@ from cpc.models import checkpoint
 from cpc.models.cpc import CPC, build
 from cpc.seeding import derive, torch_generator
 from cpc.training.batching import BatchPartition, divide
-from cpc.training.cuda_graph import Graph, check_graph
+from cpc.training.cuda_graph import Graph, uses_graph
 from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel, trained
 from cpc.training.optim import learning_rate, optimizer
 from cpc.training.recipe import Recipe
@@ -65,8 +65,7 @@ class Trainer:
         """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own."""
         world = world or World(find_device(recipe.training.device))
         division = divide(recipe, world)
-        if recipe.training.cuda_graph:
-            check_graph(recipe, world)
+        uses_graph(recipe, world)  # refused now where there can be none, not at the first step
         corpus = Corpus.open(recipe.data.corpus)
         if corpus.sample_rate != recipe.model.sample_rate:
             raise InputError(
@@ -137,7 +136,7 @@ class Trainer:
     @cached_property
     def _compute(self) -> Callable[[Batch], Losses]:
         """Losses and gradients of a batch: launched as a CUDA graph if the recipe says so."""
-        if not self.recipe.training.cuda_graph:
+        if not uses_graph(self.recipe, self.world):
             return self._gradients
         return Graph(self._gradients, self.parameters, self._generator)
 

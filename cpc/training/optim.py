@@ -14,8 +14,15 @@ from cpc.config import STRICT
 class OptimConfig:
     """The optimiser and its learning rate: a linear rise to `lr`, then constant, or a cosine.
 
-    warmup_steps: steps of the rise. min_lr_ratio: where the cosine ends, as a share of `lr`. max_grad_norm: the
-    gradient is scaled down to this norm where it is larger.
+    kind: adam, or adamw, whose weight decay is decoupled.
+    lr: the highest learning rate.
+    warmup_steps: steps of the rise.
+    betas: Adam's decay of its two means.
+    eps: Adam's ε.
+    weight_decay: shrinks the weights; decoupled with adamw.
+    schedule: after the warm-up: constant, or a cosine down to min_lr_ratio.
+    min_lr_ratio: where the cosine ends, as a fraction of lr.
+    max_grad_norm: the gradient is scaled down to this norm where it is larger; null for never.
     """
 
     kind: Literal["adam", "adamw"] = "adam"

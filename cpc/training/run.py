@@ -22,6 +22,7 @@ from cpc.device import device_name
 from cpc.distributed import World
 from cpc.io import DiskFull, locked, write_json, write_text
 from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker
+from cpc.training.cuda_graph import graph_obstacle
 from cpc.training.job import Trainer
 from cpc.training.progress import Display
 from cpc.training.recipe import Recipe
@@ -164,10 +165,12 @@ def _introduce(job: Trainer, tracker: Tracker, display: Display) -> None:
         f"{len(job.windows.rows)} utterances, {hours:.2f} h; {parameters:,} parameters; {device}, {job.precision}"
     )
     if job.windows.unknown:
-        display.say(f"{job.windows.unknown} utterances have no known speaker, which this recipe needs: left out")
+        display.say(f"{job.windows.unknown} utterances have no known speaker, which this recipe needs: skipped")
     if job.windows.too_short:
         short, samples = job.windows.too_short, job.recipe.data.window_size
         display.say(f"{short} utterances are shorter than data.window_size={samples} and are not trained on")
+    if job.device.type == "cuda" and job.recipe.training.cuda_graph == "auto" and graph_obstacle(job.recipe, job.world):
+        display.say(f"plain launches, not a CUDA graph: {graph_obstacle(job.recipe, job.world)}")
     if job.step:
         display.say(f"resumed at step {job.step}")
 

@@ -98,8 +98,8 @@ def test_splits_beside_the_audio_are_taken_and_said(libri: Path, tmp_path: Path)
     (tmp_path / "splits/none_of_ours.txt").write_text("ghost")
     output = call(libri, tmp_path / "out")
     corpus = Corpus.open(tmp_path / "out")
-    assert "train: 2 ids, 1 unknown ids left out" in output
-    assert "none_of_ours: 0 ids, 1 unknown ids left out; not taken" in output
+    assert "train: 2 ids, 1 unknown ids skipped" in output
+    assert "none_of_ours: 0 ids, 1 unknown ids skipped; not taken" in output
     assert corpus.splits() == ["train"]
     assert corpus.rows("train").tolist() == [2, 0]
     call(libri, tmp_path / "refused", "--splits", "none")
@@ -114,7 +114,7 @@ def test_labels_beside_the_audio_are_taken_checked_and_said(libri: Path, tmp_pat
     (tmp_path / "phones.txt").write_text("SIL 0\nAA 1\nB 2\n")
     output = call(libri, tmp_path / "out")
     alignment = Corpus.open(tmp_path / "out").labels()
-    assert "2 of 3 utterances labelled, 1 unknown ids left out, 3 classes" in output
+    assert "2 of 3 utterances labelled, 1 unknown ids skipped, 3 classes" in output
     assert "refused the labels of 1 utterances" in output
     assert "14-200-0001: labels 0.948 s, audio 1.000 s" in output
     assert alignment.inventory == ["SIL", "AA", "B"]

@@ -43,7 +43,7 @@ def test_what_fits_is_written_with_its_provenance(corpus: Corpus, capsys: pytest
     assert taken(corpus, (row(id) for id in IDS)) == 200
     alignment = corpus.labels("tried")
     assert (len(alignment), alignment.inventory, alignment.provenance) == (200, ["x", "y"], {"a": 1})
-    assert "200 of 200 utterances labelled, 0 unknown ids left out, 2 classes" in capsys.readouterr().out
+    assert "200 of 200 utterances labelled, 0 unknown ids skipped, 2 classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("end", "fits"), [(0.1501, True), (0.1499, False), (0.2499, True), (0.2501, False)])
@@ -124,7 +124,7 @@ def test_a_part_of_either_is_taken(corpus: Corpus, capsys: pytest.CaptureFixture
     rows = [*(row(f"z-1-{place}") for place in range(ghosts)), *(row(id) for id in IDS[:known])]
     assert taken(corpus, rows) == known
     output = capsys.readouterr().out
-    assert f"{ghosts} unknown ids left out" in output
+    assert f"{ghosts} unknown ids skipped" in output
     assert "unknown ids: z-1-0; z-1-1; z-1-2; …" in output
 
 

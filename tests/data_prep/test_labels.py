@@ -44,7 +44,7 @@ def paper(tmp_path: Path) -> Path:
 
 def test_the_papers_file_is_taken_plain_and_packed(corpus: Corpus, paper: Path) -> None:
     output = call(corpus.path, "--cpc", paper)
-    assert "3 of 3 utterances labelled, 0 unknown ids left out, 3 classes, label 0 centred at sample 200" in output
+    assert "3 of 3 utterances labelled, 0 unknown ids skipped, 3 classes, label 0 centred at sample 200" in output
     plain = content(corpus.path / "labels")
     held = corpus.labels()
     assert held.inventory == ["SIL", "AA", "B"]

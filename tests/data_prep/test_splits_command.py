@@ -40,7 +40,7 @@ def test_by_utterance_all_speakers_are_on_both_sides(corpus: Corpus) -> None:
     train, test = sides(corpus, "paper_")
     assert speakers(corpus, train) == speakers(corpus, test) == {"a", "b", "c"}
     assert (len(train), len(test)) == (14, 5)  # of 8, 8 and 3 utterances round(n / 4), at least 1: 2, 2, 1
-    assert "left out of both: 1 utterances whose speakers (1) have only one utterance" in output
+    assert "skipped on both sides: 1 utterances whose speakers (1) have only one utterance" in output
     assert "paper_train and paper_test share 0 of 5 utterances, 3 of 3 speakers" in output
 
 
@@ -49,7 +49,7 @@ def test_by_chapter_a_speaker_probe_is_possible_and_honest(corpus: Corpus) -> No
     train, test = sides(corpus, "spk_")
     shared = overlap(corpus, train, test)
     assert (shared.utterances, shared.speakers, shared.chapters) == (0, 2, 0)
-    assert "left out of both: 4 utterances whose speakers (2) have only one chapter" in output
+    assert "skipped on both sides: 4 utterances whose speakers (2) have only one chapter" in output
     (note,) = check("speaker_frame", corpus, train, test)  # not refused, and no session is shared
     assert "0 of 2 test chapters" in note
 
@@ -92,7 +92,7 @@ def test_the_papers_lists_are_taken_in(corpus: Corpus, tmp_path: Path) -> None:
     output = call(corpus.path, "--cpc", tmp_path / "train_split.txt", tmp_path / "test_split.txt")
     assert read_ids(corpus.path / "splits/train.txt") == ["b-1-0", "a-1-0"]  # in the order of the file
     assert read_ids(corpus.path / "splits/test.txt") == ["a-1-1"]
-    assert "train_split.txt: 2 ids, 2 unknown ids left out (ghost-1, ghost-2)" in output
+    assert "train_split.txt: 2 ids, 2 unknown ids skipped (ghost-1, ghost-2)" in output
     assert "test_split.txt: 1 ids\n" in output
     assert "train and test share 0 of 1 utterances, 1 of 1 speakers, 1 of 1 chapters of test" in output
     call(corpus.path, "--cpc", tmp_path / "train_split.txt", tmp_path / "test_split.txt", "--name", "paper")
@@ -176,5 +176,5 @@ def test_a_folder_of_lists_is_taken_in(corpus: Corpus, tmp_path: Path, capsys: p
     assert read_ids(corpus.path / "splits/mine.txt") == ["a-1-1", "a-1-0"]
     assert corpus.splits() == ["mine"]
     output = capsys.readouterr().out
-    assert "mine: 2 ids, 1 unknown ids left out" in output
-    assert "theirs: 0 ids, 1 unknown ids left out; not taken" in output
+    assert "mine: 2 ids, 1 unknown ids skipped" in output
+    assert "theirs: 0 ids, 1 unknown ids skipped; not taken" in output

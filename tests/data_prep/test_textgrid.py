@@ -251,7 +251,7 @@ def test_a_folder_becomes_phones_and_words(corpus: Corpus, grids: Path, capsys: 
     assert phones.provenance["files"] == 3
     output = capsys.readouterr().out
     assert "4 TextGrids" in output
-    assert "phones: 3 of 3 utterances labelled, 1 unknown ids left out, 41 classes" in output
+    assert "phones: 3 of 3 utterances labelled, 1 unknown ids skipped, 41 classes" in output
     assert "unknown ids: 99-1-0000" in output
 
 

@@ -171,7 +171,7 @@ def test_what_cannot_be_drawn_is_said(tones: Path, tmp_path: Path) -> None:
     said: list[str] = []
     drawn = draw_all(save_untrained(tones, tmp_path / "run"), tones, "pretrain", "valid", most=4, say=said.append)
     assert {"horizon", "utterance", "variance"} <= {path.stem for path in drawn}
-    assert any(line.startswith("confusion: left out: labels=phones") for line in said)
+    assert any(line.startswith("confusion: skipped: labels=phones") for line in said)
     assert "is not in sqlite" in said[-1]
     with pytest.raises(InputError, match="split=nowhere"):
         draw_all(tmp_path / "run", tones, "nowhere", "valid")

@@ -63,7 +63,7 @@ def test_a_speaker_probe_needs_names(tmp_path: Path) -> None:
     corpus, one, other = Corpus.open(tmp_path / "out"), np.array([0]), np.array([1])
     assert "0 of 0 test speakers" in check("phone", corpus, one, other)[0]  # unknown is not the same speaker
     said = check("speaker_frame", corpus, one, other)
-    assert "1 of 1 training and 1 of 1 test utterances have no known speaker: left out." in said
+    assert "1 of 1 training and 1 of 1 test utterances have no known speaker: skipped." in said
 
 
 def test_what_pretraining_heard_is_counted(chords: Corpus) -> None:

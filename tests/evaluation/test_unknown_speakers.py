@@ -97,7 +97,7 @@ def test_verification(half_named: Corpus) -> None:
     (half_named.path / "splits").mkdir(exist_ok=True)
     (half_named.path / "splits" / "all.txt").write_text("\n".join(half_named.ids) + "\n")
     material = gather(Corpus.open(half_named.path), choice, lambda samples: np.ones(len(samples), dtype=bool))
-    assert f"{NOBODY} of {NAMED + NOBODY} test utterances have no known speaker: left out." in material.notes
+    assert f"{NOBODY} of {NAMED + NOBODY} test utterances have no known speaker: skipped." in material.notes
 
 
 def test_verification_by_a_list(half_named: Corpus, tmp_path: Path) -> None:
@@ -107,20 +107,20 @@ def test_verification_by_a_list(half_named: Corpus, tmp_path: Path) -> None:
     (half_named.path / "splits" / "all.txt").write_text("\n".join(half_named.ids) + "\n")
     material = gather(Corpus.open(half_named.path), choice, lambda samples: np.ones(len(samples), dtype=bool))
     assert len(material.trials) == 2
-    assert "1 trials have an utterance whose speaker is not known: left out." in material.notes
+    assert "1 trials have an utterance whose speaker is not known: skipped." in material.notes
 
 
 def test_abx(half_named: Corpus) -> None:
     material = aligned_material(half_named, "triphone")
     assert set(material.items.speakers.tolist()) == {"s0", "s1", "s2"}
-    assert f"{NOBODY} of {NAMED + NOBODY} utterances have no known speaker: left out." in material.notes
+    assert f"{NOBODY} of {NAMED + NOBODY} utterances have no known speaker: skipped." in material.notes
 
 
 def test_a_speaker_probe(half_named: Corpus) -> None:
     ids = {id: row for row, id in enumerate(half_named.ids)}
     train, test = np.array([ids[f"u{n}"] for n in (0, 1, 2, 6)]), np.array([ids[f"u{n}"] for n in (3, 4, 5, 7)])
     notes = check("speaker_frame", half_named, train, test)
-    assert "1 of 4 training and 1 of 4 test utterances have no known speaker: left out." in notes
+    assert "1 of 4 training and 1 of 4 test utterances have no known speaker: skipped." in notes
     numbers = speaker_numbers(half_named, train)
     assert (numbers >= 0).tolist() == [True, True, True, False]
 

@@ -9,7 +9,7 @@ from cpc.scale.sweep import plan, sweep
 from cpc.tracking.mlflow import connect
 
 RECIPE = """
-base: small
+base: classic
 data: {corpus: CORPUS, train: pretrain, valid: valid, batch_size: 4, window_size: 5120}
 model: {encoder: {channels: 16}, context: {hidden: 16}}
 loss: {prediction_steps: 2, negatives: {num_negatives: 8}}

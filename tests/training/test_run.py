@@ -200,7 +200,7 @@ def test_a_signal_saves_says_how_to_go_on_and_is_recorded(tones: Path, tmp_path:
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert "go on with: cpc train --resume runs/run" in out
+    assert "resume with: cpc train --resume runs/run" in out
     assert "Traceback" not in err
     state = json.loads((tmp_path / "runs" / "run" / "run.json").read_text())
     assert state["status"] == "KILLED"

@@ -117,7 +117,7 @@ def test_a_signal_saves_and_ends_all_processes(tones: Path, tmp_path: Path) -> N
     job.send_signal(signal.SIGTERM)
     out, _ = job.communicate(timeout=120)
     assert job.returncode != 0
-    assert "go on with: cpc train --resume runs/run" in out
+    assert "resume with: cpc train --resume runs/run" in out
     state = json.loads((run / "run.json").read_text())
     assert (state["status"], state["step"]) == ("KILLED", read_checkpoint(run / "last.safetensors")[0]["step"])
     assert statuses(tmp_path) == ["KILLED"]

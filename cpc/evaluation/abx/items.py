@@ -215,9 +215,9 @@ def aligned_material(corpus: Corpus, unit: Unit, split: str | None = None, label
     items = corpus_items(corpus, rows, unit, labels)
     alignment = corpus.labels(labels)
     missing = sum(corpus.ids[row] not in alignment for row in rows.tolist())
-    notes: tuple[str, ...] = (f"{missing} of {len(rows)} utterances have no labels: left out.",) if missing else ()
+    notes: tuple[str, ...] = (f"{missing} of {len(rows)} utterances have no labels: skipped.",) if missing else ()
     if nobody := int(np.count_nonzero(~has_speaker(corpus, rows))):
-        notes += (f"{nobody} of {len(rows)} utterances have no known speaker: left out.",)
+        notes += (f"{nobody} of {len(rows)} utterances have no known speaker: skipped.",)
     return ABXData(corpus, _used(corpus, items), items, unit, split or "", notes)
 
 

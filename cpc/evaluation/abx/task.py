@@ -242,7 +242,7 @@ def _pair_errors(found: Comparison, summary: Summary) -> dict[str, dict[str, flo
 def _notes(found: Comparison, summary: Summary) -> list[str]:
     notes, speakers = [], len(np.unique(found.groups.speaker))
     if found.empty:
-        notes.append(f"{found.empty} items that were drawn are shorter than a frame, or lie beyond the last: left out.")
+        notes.append(f"{found.empty} items that were drawn are shorter than a frame, or lie beyond the last: skipped.")
     if summary.resampled == "phone pairs":
         notes.append("One speaker: the interval resamples pairs of phones and says nothing about other speakers.")
     elif speakers < FEW:

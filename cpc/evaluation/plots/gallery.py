@@ -95,7 +95,7 @@ def draw_all(
         try:
             path = picture(gallery)
         except InputError as error:
-            say(f"{name}: left out: {error}")
+            say(f"{name}: skipped: {error}")
             continue
         say(f"{name}: {path}")
         drawn.append(path)

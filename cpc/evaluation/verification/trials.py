@@ -295,9 +295,9 @@ def _drawn_material(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Tri
     rows = np.unique(corpus.rows(choice.test))
     fit = rows[usable(corpus.samples[rows])]
     short = len(rows) - len(fit)
-    notes = [f"{short} of {len(rows)} test utterances are too short for a frame: left out."] if short else []
+    notes = [f"{short} of {len(rows)} test utterances are too short for a frame: skipped."] if short else []
     if nobody := int(np.count_nonzero(~has_speaker(corpus, fit))):
-        notes.append(f"{nobody} of {len(rows)} test utterances have no known speaker: left out.")
+        notes.append(f"{nobody} of {len(rows)} test utterances have no known speaker: skipped.")
     drawn = draw_trials(corpus, fit, other_chapters=choice.other_chapters, most=choice.most, seed=choice.seed)
     return drawn, notes
 
@@ -313,8 +313,8 @@ def _listed(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, lis
         rule = "without utterances too short for a frame or of no known speaker, one kind is left at most"
         raise InputError(f"trials={choice.listed}: {rule}")
     short = int((~kept).sum())
-    said = f"{short} of {len(trials)} trials have an utterance that is too short for a frame: left out."
-    unnamed = f"{nobody} trials have an utterance whose speaker is not known: left out."
+    said = f"{short} of {len(trials)} trials have an utterance that is too short for a frame: skipped."
+    unnamed = f"{nobody} trials have an utterance whose speaker is not known: skipped."
     return trials.keep(kept), [note for note, count in ((said, short), (unnamed, nobody)) if count]
 
 

@@ -142,7 +142,7 @@ def test_a_list_decides_the_trials(chords: Corpus, tmp_path: Path) -> None:
         file.write("1 s0-c0-silent s0-c0-00\n")
     (third,) = evaluate(checkpoint, chords.path, replace(asked, choice=replace(CROSSED, listed=drawn.keep_trials)))
     assert third.eer == first.eer
-    assert third.notes[0] == "1 of 41 trials have an utterance that is too short for a frame: left out."
+    assert third.notes[0] == "1 of 41 trials have an utterance that is too short for a frame: skipped."
 
 
 def test_other_chapters_and_utterances_too_short(chords: Corpus, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_other_chapters_and_utterances_too_short(chords: Corpus, tmp_path: Path)
     choice = Choice(str(everything), str(everything), other_chapters=True)
     (result,) = evaluate(checkpoint, chords.path, replace(QUIET, choice=choice, layers=("z",), baselines=False))
     assert result.targets == 4 * 3 * 4 * 4  # four speakers, three pairs of chapters, four utterances in each
-    assert result.notes[0] == "1 of 49 test utterances are too short for a frame: left out."
+    assert result.notes[0] == "1 of 49 test utterances are too short for a frame: skipped."
     assert not any("share a chapter" in note for note in result.notes)
     assert result.task == "eer-other_chapters"
 
