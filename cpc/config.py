@@ -51,6 +51,12 @@ RENAMED_KINDS = {
 }
 
 
+REMOVED = {  # of which kind of loss, and what to do instead
+    ("cpc", "loss.queue"): "frames of past batches are no longer negatives of loss.kind=cpc; remove it, or give "
+    "loss.negatives={kind: all} and a larger loss.group_size",
+}
+
+
 class InputError(ValueError):
     """A mistake that the user can mend: the command line prints it as one line, without a traceback."""
 
@@ -178,21 +184,19 @@ def describe(schema: Any, prefix: str = "", within: str = "") -> Iterator[Key]:
     hints, given = typing.get_type_hints(schema, include_extras=True), defaults(schema)
     for field in dataclasses.fields(schema):
         name, options = field.name, list(_schemas(hints[field.name]))
-        default = "required" if name not in given and not options else _plain(given.get(name, {}))
+        default = _plain(given[name]) if name in given else "required"
         kinds = [str(option.__dataclass_fields__["kind"].default) for option in options if _has_kind(option)]
-        if name != "kind" or len(typing.get_args(hints[name])) > 1:
-            if options:
-                chosen = given.get(name)
-                kind = chosen.get("kind") if isinstance(chosen, Mapping) else None
-                default = (
-                    f"kind: {kind}" if kind and len(options) > 1 else "" if isinstance(chosen, Mapping) else default
-                )
-            text = f"mapping, kind: {'|'.join(kinds)}" if len(kinds) > 1 else "" if options else _type(hints[name])
-            if text or not options:
-                yield Key(prefix + name, text, default, _meaning(schema, name), within)
+        if len(kinds) > 1:
+            if isinstance(given.get(name), Mapping):
+                default = f"kind: {given[name]['kind']}"
+            yield Key(prefix + name, f"mapping, kind: {'|'.join(kinds)}", default, _meaning(schema, name), within)
+        elif options and given.get(name, ...) is None:
+            yield Key(prefix + name, "mapping or null", default, _meaning(schema, name), within)
+        elif not options and (name != "kind" or len(typing.get_args(hints[name])) > 1):
+            yield Key(prefix + name, _type(hints[name]), default, _meaning(schema, name), within)
         for option in options:
-            kind = option.__dataclass_fields__["kind"].default if _has_kind(option) and len(options) > 1 else ""
-            yield from describe(option, f"{prefix}{name}.", str(kind) or within)
+            kind = str(option.__dataclass_fields__["kind"].default) if len(kinds) > 1 else within
+            yield from describe(option, f"{prefix}{name}.", kind)
 
 
 def _has_kind(schema: Any) -> bool:
@@ -315,6 +319,9 @@ def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
         if renamed := {key: RENAMED[key] for key in given if key in RENAMED}:
             rule = "this key is now called"
             return "\n".join(f"{where}: {k}={_short(given[k])}: {rule} {now}; rename it" for k, now in renamed.items())
+        for (kind, key), remedy in REMOVED.items():
+            if path == key and kind in error["loc"]:
+                return f"{where}: {path}={_short(error['input'])}: {remedy}"
         names = sorted({key for key, _ in known})
         siblings = [n for n in names if n.rpartition(".")[0] == path.rpartition(".")[0]]
         near = difflib.get_close_matches(path, siblings, 1, 0.5) or difflib.get_close_matches(path, names, 1, 0.5)

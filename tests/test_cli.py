@@ -53,3 +53,30 @@ def test_version() -> None:
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     cli("train", "small", "data.corpus=nowhere")
     assert not (tmp_path / "runs").exists()
+
+
+def test_config_prints_settings_and_names_the_sections_where_nothing_begins_so() -> None:
+    done = cli("config", "optim")
+    assert done.returncode == 0
+    assert "optim.lr" in done.stdout
+    assert "the highest learning rate" in done.stdout
+    assert "loss.score" not in done.stdout
+    assert "augment.future.snr" in cli("config", "augment.future").stdout
+    wrong = cli("config", "optimiser")
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == (
+        "cpc: prefix=optimiser: no setting begins so; give one of data, experiment, seed, model, loss, augment, optim, "
+        "training, or a longer one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sequence"], "max_frames=5000: sequence has no such choice (only phone, speaker); drop --max-frames"),
+        (["phone", "--classifier", "mlp"], "max_frames=5000: is for classifier=linear, not mlp; drop --max-frames"),
+    ],
+)
+def test_frames_are_capped_for_linear_probes_of_frames_alone(words: list[str], said: str) -> None:
+    done = cli("probe", words[0], "nowhere", "nowhere", "--max-frames", "5000", *words[1:])
+    assert (done.returncode, done.stderr.strip()) == (2, f"cpc: {said}")

@@ -175,3 +175,9 @@ def test_described_settings_are_those_that_the_schema_takes() -> None:
     sections = {name.rpartition(".")[0] for name in known}
     assert {key.name for key in describe(Recipe)} >= known - sections
     assert {key.name for key in describe(Recipe)} <= known
+
+
+def test_a_queue_of_frames_is_said_to_be_gone_and_what_to_do_instead() -> None:
+    with pytest.raises(InputError, match=r"^command line: loss.queue=.*no longer negatives.*; remove it, or give"):
+        cpc.load_config("classic", ["data.corpus=x", "loss.queue={size: 8}"])
+    assert "queue" not in upgrade({"loss": {"kind": "cpc", "queue": None}})["loss"]  # of a run that had none

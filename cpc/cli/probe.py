@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, console, open_device
+from cpc.config import InputError
 
 if TYPE_CHECKING:
     from cpc.evaluation.probes.protocol import ProbeProtocol
@@ -73,11 +74,12 @@ def probe(
     device: Device = "auto",
 ) -> None:
     """Judge a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
-    from cpc.evaluation.runner import probe_and_record
-    from cpc.evaluation.tables import probe_table
+    from cpc.evaluation.runner import probe_and_record, probe_table
 
     given = {"classifier": classifier != "linear" and classifier, "context": context, "folds": folds}
     _fits(task, given | {"max_frames": max_frames})
+    if max_frames and classifier != "linear":
+        raise InputError(f"max_frames={max_frames}: is for classifier=linear, not {classifier}; drop --max-frames")
     kind = "phone" if task in (Task.phone, Task.sequence) else "speaker"
     results = probe_and_record(
         "phone_sequence" if task is Task.sequence else task.value.replace("-", "_"),
@@ -97,7 +99,6 @@ def probe(
 
 
 def _fits(task: Task, given: dict[str, object]) -> None:
-    from cpc.config import InputError
 
     for name, value in given.items():
         if value and task not in OPTIONS[name]:
@@ -110,7 +111,6 @@ def _fits(task: Task, given: dict[str, object]) -> None:
 def _protocols(
     classifier: str, context: int, budgets: list[float], seed: int, max_frames: int | None
 ) -> "list[ProbeProtocol]":
-    from cpc.config import InputError
     from cpc.evaluation.probes.linear import Fitting
     from cpc.evaluation.probes.protocol import ProbeProtocol
 

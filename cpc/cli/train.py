@@ -111,8 +111,11 @@ def config(
     table = Table(title="settings: in a YAML recipe, or as key=value on the command line", title_justify="left")
     for heading in ("key", "of kind", "type", "default", "meaning"):
         table.add_column(heading, overflow="fold")
-    repeated = ("augment.future.", "loss.views.augment.")
+    repeated = ("augment.future.", "loss.views.augment.")  # what augment.past has, once more
+    asked = prefix.startswith(tuple(name.rstrip(".") for name in repeated))
     for key in keys:
-        if not key.name.startswith(repeated) or prefix.startswith(repeated):  # the same as augment.past
+        if asked or not key.name.startswith(repeated):
             table.add_row(key.name, key.within, key.type, key.default, key.meaning)
     console().print(table)
+    if not asked and any(key.name.startswith(repeated) for key in keys):
+        print("augment.future and loss.views.augment take what augment.past takes: cpc config augment.future")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
@@ -159,7 +160,8 @@ def surprise(
     grid = Grid(min(trained.loss.group_size, trained.windows.batch_size), frames)
     keys = torch.cat([z, _pool(trained.model, corpus, others[others != row], (grid.sequences - 1) * frames, z)])[None]
     if isinstance(trained.loss.score, Cosine):
-        keys = trained.loss.score.centred(keys[:, None])[:, 0]
+        windows = rearrange(keys, "1 (s t) d -> 1 s t d", t=frames)
+        keys = rearrange(trained.loss.score.centred(windows), "1 s t d -> 1 (s t) d")
     predictions = trained.loss.heads(c[None, : frames - steps])
     found = np.full((steps, frames), np.nan)
     generator = torch_generator(z.device, seed, "surprise", row)

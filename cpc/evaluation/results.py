@@ -7,6 +7,7 @@ in a table, come from that alone.
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -55,16 +56,16 @@ class Identity(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Saved:
+class Saved(ABC):
     """A result with `notes`. A subclass whose fields JSON does not know says in `_plain` and `_typed` what they are."""
 
     KIND: ClassVar[str] = "result"
     REMEDY: ClassVar[str] = "measure again with this version"
 
     @property
+    @abstractmethod
     def identity(self) -> Identity:
         """What tells this result from every other one."""
-        raise NotImplementedError
 
     @property
     def where(self) -> str:

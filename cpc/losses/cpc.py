@@ -30,7 +30,7 @@ from cpc.losses.sharding import FULL_BATCH, BatchShard, PrecomputedNegatives, bl
 from cpc.models.cpc import CPC, Latents
 from cpc.models.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
 
-MOST_SCORES = {False: 1 << 19, True: 1 << 26}  # at once, on a CPU and on a GPU: 2 MiB and 256 MiB
+MOST_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}  # at once: 2 MiB, which stay in a cache, and 256 MiB
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -107,7 +107,7 @@ class CPCLoss(nn.Module):
 
     Shape:
         Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
-        of each sequence. Negatives across sequences come from the same group of at most `group` sequences. Of a
+        of each sequence. Negatives across sequences come from the same group of at most `group_size` sequences. Of a
         `share` the losses are those of its own anchors.
     """
 
@@ -159,20 +159,20 @@ class CPCLoss(nn.Module):
         bound = ceiling - losses.detach()
         return Losses(losses.mean(), losses, accuracy, bound, ceiling, mean_kinds(kinds))
 
-    def scored_at_once(self, batch: int, share: BatchShard = FULL_BATCH) -> int:
-        """The sequences of a group where all of its other frames are negatives and all steps are scored at once; or 0.
+    def scored_at_once(self, batch: int, share: BatchShard = FULL_BATCH) -> int | None:
+        """The size of a group whose other frames are all negatives, so that all steps are scored at once; None if not.
 
         That is InfoNCE against every other frame of the own window (`Within`, or `All` with a group of 1), or of equal
         groups of windows (`All`), which no process or micro-batch cuts.
         """
         if not isinstance(self.objective, InfoNCE) or self.objective.concentration:
-            return 0
+            return None
         alone = self.group_size == 1 or not (isinstance(self.score, Cosine) and self.score.centre == "group")
         if isinstance(self.negatives, Within):
-            return int(alone)
+            return 1 if alone else None
         size = min(self.group_size, batch)
         whole = size == 1 or (share.of == 1 and batch % size == 0)
-        return size if isinstance(self.negatives, All) and whole else 0
+        return size if isinstance(self.negatives, All) and whole else None
 
     def _at_once(self, latents: Latents, size: int) -> tuple[Float[Tensor, "step"], Float[Tensor, "step"]]:
         """Loss and accuracy of every step: one product and one cross-entropy over all frames of a group.
@@ -195,7 +195,7 @@ class CPCLoss(nn.Module):
             score, scales = Dot(), (1 / temperature) / upcast(lengths)
         else:
             scales = upcast(predictions.new_full((1, 1, 1), 1 / temperature)).expand(groups, 1, 1)
-        chunk = max(1, MOST_SCORES[z.device.type == "cuda"] // (len(target) * size * frames))
+        chunk = max(1, MOST_SCORES[z.device.type] // (len(target) * size * frames))
         losses, correct = [], []
         for predicted, own, scale in zip(*(x.split(chunk) for x in (predictions, keys, scales)), strict=True):
             scores = upcast(score(predicted, own)) * scale  # (group, sequence · anchor · step, sequence · frame)

@@ -73,6 +73,7 @@ class InstanceConfig:
     score: how alike two vectors are.
     objective: the loss of a positive and its negatives.
     mining: which negatives count.
+    queue: keys of past batches; null for those of the batch alone.
     margin: of semi-hard mining: how far below the positive a negative may score.
     """
 

@@ -12,10 +12,10 @@ import cpc
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.sampler import WindowConfig
-from cpc.evaluation.diagnostics import anchors, horizon, load_trained, surprise
+from cpc.evaluation.diagnostics import Trained, anchors, horizon, load_trained, surprise
 from cpc.evaluation.plots.loss import draw_horizon
 from cpc.losses.cpc import CPCLoss
-from cpc.losses.negatives import Uniform
+from cpc.losses.negatives import Uniform, Within
 from cpc.losses.objectives import NCE, InfoNCE, Objective, Triplet
 from cpc.losses.scores import Cosine
 from cpc.models.cpc import Latents
@@ -122,6 +122,26 @@ def test_surprise_has_a_value_for_every_frame_that_something_precedes(run: Path,
     for k in range(1, 5):
         known = np.flatnonzero(np.isfinite(found[k - 1]))
         np.testing.assert_array_equal(known, np.arange(k, frames - 4 + k))
+
+
+def test_what_surprises_within_a_window_does_not_depend_on_other_utterances(run: Path, chords: Corpus) -> None:
+    """With negatives of the own window, and its own mean taken from the keys, others have no part in it."""
+    trained, row = load_trained(run), int(chords.rows("phone_test")[0])
+    trained.loss.negatives, trained.loss.score = Within(), Cosine(0.1, centre="window")
+    found = []
+    for group in (1, 3):
+        trained.loss.group_size = group
+        found.append(surprise(trained, chords, row, chords.rows("phone_train"), draws=1))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+    alone = Latents(*(part[None] for part in _frames(trained, chords, row)))
+    np.testing.assert_allclose(
+        np.nanmean(found[0], axis=1), anchors(trained.loss, alone).loss.mean((1, 2)).detach().numpy(), rtol=1e-4
+    )
+
+
+def _frames(trained: Trained, corpus: Corpus, row: int) -> Latents:
+    audio = torch.from_numpy(np.array(corpus.waveform(row)))[None].float() / 32768
+    return Latents(*(part[0] for part in trained.model(audio)))
 
 
 def test_an_utterance_without_frames_cannot_surprise(run: Path, chords: Corpus) -> None:

@@ -21,9 +21,8 @@ from cpc.evaluation.plots.gallery import draw_all
 from cpc.evaluation.probes.protocol import ProbeProtocol
 from cpc.evaluation.report import budgets_of
 from cpc.evaluation.results import ProbeResult, headings
-from cpc.evaluation.runner import probe_and_record, probe_run, record
+from cpc.evaluation.runner import probe_and_record, probe_run, probe_table, record
 from cpc.evaluation.suite import Column, paper_suite
-from cpc.evaluation.tables import probe_table
 from cpc.evaluation.topline import Topline
 from cpc.evaluation.verification import run as verification
 from cpc.io import write_json

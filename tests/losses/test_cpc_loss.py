@@ -266,7 +266,7 @@ def test_steps_at_once_equal_them_step_by_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The loss, its parts and its gradients, whatever the windows that are scored at once."""
-    monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {False: chunk})
+    monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {"cpu": chunk})
     torch.manual_seed(2)
     given_latents = latents(6, 9, torch.float64)
     loss = CPCLoss(STEPS, DIM, HIDDEN, negatives, objective, score, group, learnable=learnable).double()
@@ -285,7 +285,7 @@ def test_steps_at_once_equal_them_step_by_step(
 
 def test_a_group_mean_across_windows_is_left_to_the_general_way() -> None:
     loss = CPCLoss(STEPS, DIM, HIDDEN, Within(), score=Cosine(0.1, centre="group"), group_size=2)
-    assert not loss.scored_at_once(4)
+    assert loss.scored_at_once(4) is None
     assert loss(latents(4, 9, torch.float32)).loss > 0
 
 
@@ -308,7 +308,7 @@ class _Computing(TorchDispatchMode):
 
 def test_own_windows_take_few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward of the preset `small` at batch 8, in one chunk as on a GPU, which waits for every launch."""
-    monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {False: 1 << 26})
+    monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {"cpu": 1 << 26})
     recipe = load_config("small", ["data.corpus=x"])
     loss = CPCLoss.build(recipe.loss, 256, 256)
     z, c = (torch.randn(8, 128, 256, requires_grad=True) for _ in range(2))
