@@ -1,6 +1,6 @@
 """What packing costs beside decoding, what it holds in memory, and what a million utterances cost to open and to draw.
 
-    taskset -c 1 python -m benchmarks.corpus [--corpus-audio FOLDER] [--only packing|memory|opening|merging]
+    taskset -c 1 python -m benchmarks.corpus [--corpus-audio FOLDER] [--only packing|memory|opening]
 
 Everything runs on one thread of one core (pin it, as above, if others run beside it). Times are CPU seconds where
 the table says so: they stand still while a busy machine does something else; a wall clock does not. What opening and
@@ -33,7 +33,6 @@ from benchmarks.packing import FILES, memories, packing, synthesise
 from cpc.audio.decode import find_audio
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
-from cpc.data.merge import merge
 from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.device import device_name
 from data_prep.console import run
@@ -50,7 +49,7 @@ TIMES = {
     "intervals": "labels of one utterance",
     "windows": "windows over all",
     "speakers": "windows over all by speaker",
-    "batch": f"batch of {WindowConfig().batch_size_size_size} windows",
+    "batch": f"batch of {WindowConfig().batch_size} windows",
     "again": "the same batch again",
     "one speaker": "batch of one speaker",
 }
@@ -104,31 +103,7 @@ def openings(scratch: Path, most: int) -> None:
     print(markdown(["utterances", *(f"{size:,}" for size in found), "ratio"], rows))
 
 
-def merge_in_child(utterances: int, scratch: Path) -> dict[str, float]:
-    """Time and peak memory of merging four parts."""
-    import pyarrow.parquet  # noqa: F401
-
-    loaded = memory("VmRSS")
-    cpu, wall = timed(lambda: merge([scratch / f"part{part}" for part in range(4)], scratch / "out", progress=False))
-    return {"loaded": loaded, "peak": memory("VmHWM"), "cpu": cpu, "wall": wall}
-
-
-def mergings(scratch: Path, most: int) -> None:
-    """Merging four parts, with labels."""
-    rows = []
-    for utterances in (size for size in SIZES if size <= most):
-        for part in range(4):
-            large.make(scratch / f"part{part}", utterances // 4, first=part * utterances // 4)
-        f = measure("merging", utterances, scratch)
-        for name in (*(f"part{part}" for part in range(4)), "out"):
-            shutil.rmtree(scratch / name)
-        own = f["peak"] - f["loaded"]
-        numbers = (f"{f['cpu']:.1f}", f"{f['wall']:.1f}", f"{f['loaded']:.0f}", f"{own:.0f}")
-        rows.append([f"{utterances:,}", *numbers])
-    print("\n" + markdown(["utterances", "CPU s", "wall s", "libraries, MiB", "merging, MiB"], rows))
-
-
-CHILDREN = {"opening": open_in_child, "merging": merge_in_child}
+CHILDREN = {"opening": open_in_child}
 
 
 @app.command()
@@ -136,10 +111,10 @@ def main(
     corpus_audio: Annotated[
         Path | None, typer.Option(help="A folder of audio to pack besides the synthetic one.")
     ] = None,
-    only: Annotated[str, typer.Option(help="One section: packing, memory, opening or merging.")] = "",
+    only: Annotated[str, typer.Option(help="One section: packing, memory or opening.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of packing and decoding in turns.")] = 5,
     hours: Annotated[float, typer.Option(help="Hours of synthetic FLAC to pack.")] = 2,
-    most: Annotated[int, typer.Option(help="The most utterances to open and to merge.")] = SIZES[-1],
+    most: Annotated[int, typer.Option(help="The most utterances to open.")] = SIZES[-1],
     most_files: Annotated[int, typer.Option(help="The most files to pack for its memory.")] = FILES[-1],
     seconds: Annotated[float, typer.Option(help="Length of each file that is packed for its memory.")] = 0.5,
     scratch: Annotated[Path | None, typer.Option(help="Where to make the temporary folder.")] = None,
@@ -168,8 +143,6 @@ def main(
             memories(folder, most_files, seconds)
         if only in ("", "opening"):
             openings(folder, most)
-        if only in ("", "merging"):
-            mergings(folder, most)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from cpc.data.alignment import AlignedRow, write_alignment
 from cpc.data.corpus import Corpus
 from cpc.data.progress import show_progress
 from cpc.io import atomic, locked, write_json, write_text
-from data_prep import aligner, lexicon
-from data_prep.aligner import PAUSE, PHONES, SAMPLE_RATE, Aligned, Aligner, AlignmentError
-from data_prep.label_files import check_scheme
-from data_prep.lexicon import pronounce, split_words, unknown_words
-from data_prep.processes import cores, spread
+
+from . import aligner, lexicon
+from .aligner import PAUSE, PHONES, SAMPLE_RATE, Aligned, Aligner, AlignmentError
+from .label_files import check_scheme
+from .lexicon import pronounce, split_words, unknown_words
+from .processes import cores, spread
 
 
 class AlignJob(NamedTuple):

@@ -12,7 +12,8 @@ from jaxtyping import Int16
 from numpy import ndarray
 
 from cpc.config import InputError
-from data_prep.lexicon import model_folder
+
+from .lexicon import model_folder
 
 SILENCE, SPOKEN_NOISE = "SIL", "SPN"
 

@@ -1,6 +1,6 @@
 """Pack a folder of audio (any format of libsndfile, any layout) into a corpus, with what lies beside it.
 
-python -m data_prep.folder AUDIO_FOLDER --out OUT [--speaker-from parent|regex|table] [--table TSV] [--longest 60]
+cpc data folder AUDIO_FOLDER --out OUT [--speaker-from parent|regex|table] [--table TSV] [--longest 60]
     [--trim SECONDS] [--strict] [--shard I/N] [--splits DIR|none] [--phones FILE|none]
 """
 
@@ -21,11 +21,12 @@ from cpc.data.corpus import Corpus
 from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
 from cpc.data.shards import Source
 from cpc.io import write_json
-from data_prep.console import run, say_packed
-from data_prep.cutting import CUTS, Rules, cut_files
-from data_prep.labels import LABELS, take_phones
-from data_prep.metadata import Join, compile_pattern, describe, name_by_pattern, parent_name, read_table
-from data_prep.splits import take_splits
+
+from .console import run, say_packed
+from .cutting import CUTS, Rules, cut_files
+from .labels import LABELS, take_phones
+from .metadata import Join, compile_pattern, describe, name_by_pattern, parent_name, read_table
+from .splits import take_splits
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -72,7 +73,7 @@ Strict = Annotated[
 Shard = Annotated[
     str | None,
     typer.Option(
-        help="I/N: pack only the I-th of N equal parts, each into an OUT of its own; data_prep.merge joins them."
+        help="I/N: pack only the I-th of N equal parts, each into an OUT of its own; data.corpus takes a list of them."
     ),
 ]
 Splits = Annotated[

@@ -17,7 +17,8 @@ from cpc.audio.decode import SUFFIXES
 from cpc.config import InputError
 from cpc.data.alignment import AlignedRow, write_alignment
 from cpc.data.corpus import Corpus
-from data_prep.processes import spread
+
+from .processes import spread
 
 T = TypeVar("T")
 FEW = 1000  # files that one process has read by the time that others have started

@@ -1,6 +1,6 @@
 """Labels for a packed corpus, from anywhere: the CPC paper's file, TextGrids, TIMIT's .PHN files, or an alignment.
 
-python -m data_prep.labels CORPUS (--cpc FILE | --textgrid FOLDER | --phn [FOLDER] | --align) [--scheme NAME]
+cpc data labels CORPUS (--cpc FILE | --textgrid FOLDER | --phn [FOLDER] | --align) [--scheme NAME]
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from cpc.data.alignment import AlignedRow, read_cpc_phones
 from cpc.data.corpus import Corpus
 from cpc.data.pack import parse_shard
 from cpc.version import __version__
-from data_prep.console import run
-from data_prep.label_files import Labels, check_scheme, take
-from data_prep.processes import cores
-from data_prep.textgrid import PhoneSet, take_textgrids
-from data_prep.timit import take_phn
+
+from .console import run
+from .label_files import Labels, check_scheme, take
+from .processes import cores
+from .textgrid import PhoneSet, take_textgrids
+from .timit import take_phn
 
 LABELS = "converted_aligned_phones.txt"
 FIRST_CENTRE = 200  # sample at the centre of label 0 in the CPC paper's file
@@ -84,6 +85,8 @@ def main(
     _belongs("--shard", shard is not None, "--align", align)
     check_scheme(scheme)
     opened = Corpus.open(corpus)
+    if len(opened.parts) > 1:
+        raise InputError(f"CORPUS={corpus}: labels are given to one corpus at a time; run this for each")
     processes = workers or cores()
     if cpc is not None:
         typer.echo(f"{cpc}:")
@@ -124,7 +127,7 @@ def _audio_folder(corpus: Corpus) -> Path:
 
 def _align(corpus: Corpus, scheme: str, workers: int | None, shard: str | None) -> None:
     part = None if shard is None else parse_shard(shard)
-    from data_prep.align import align
+    from .align import align
 
     for line in align(corpus, scheme=scheme, workers=workers, shard=part).lines():
         typer.echo(line)
@@ -136,7 +139,7 @@ def take_phones(corpus: Corpus, file: Path, first_centre: int) -> None:
     try:
         take_cpc(corpus, file, first_centre)
     except InputError as error:
-        again = f"python -m data_prep.labels {corpus.path} --cpc {file}"
+        again = f"cpc data labels {corpus.path} --cpc {file}"
         rest = f"all else is packed; do without these labels (--phones none), or take them in later: {again}"
         raise InputError(f"{error}; {rest}") from error
 

@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 
 from cpc.config import InputError
-from data_prep import espeak
+
+from . import espeak
 
 VOICE = espeak.Voice("en-us")
 

@@ -1,6 +1,6 @@
 """Pack Libri-Light, hours-long chapters with a .json beside each, as utterances cut by its voice activity.
 
-python -m data_prep.librilight small medium --from /mnt/librilight --out data/ [--longest 60] [--trim 1] [--shard I/N]
+cpc data librilight small medium --from /mnt/librilight --out data/ [--longest 60] [--trim 1] [--shard I/N]
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, tak
 from cpc.data.progress import show_progress, stream
 from cpc.data.shards import Source, relative
 from cpc.io import atomic
-from data_prep.console import run, say_packed
-from data_prep.cutting import Rules, segment_id
-from data_prep.metadata import one_line
+
+from .console import run, say_packed
+from .cutting import Rules, segment_id
+from .metadata import one_line
 
 LEFT_OUT = "left_out.tsv"
 BEYOND = 1.0  # seconds by which voice activity may outlast the audio: it is counted in frames of 80 ms, and rounded

@@ -1,6 +1,6 @@
 """LibriSpeech and Mini LibriSpeech from nothing to packed, labelled corpora: fetch, verify, unpack, pack, label.
 
-python -m data_prep.librispeech SUBSET... --out data/ [--from DIR | --source URL_OR_DIR] [--labels align|none|FILE]
+cpc data librispeech SUBSET... --out data/ [--from DIR | --source URL_OR_DIR] [--labels align|none|FILE]
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
 from cpc.io import write_json
-from data_prep.console import run
-from data_prep.download import (
+
+from .console import run
+from .download import (
     LIBRISPEECH,
     Archive,
     Catalogue,
@@ -31,9 +32,9 @@ from data_prep.download import (
     find_archive,
     read_catalogue,
 )
-from data_prep.labels import take_cpc
-from data_prep.metadata import describe
-from data_prep.unpack import TOP, unpack
+from .labels import take_cpc
+from .metadata import describe
+from .unpack import TOP, unpack
 
 RECORD = "librispeech.json"  # beside corpus.json: which part of which subset it is
 
@@ -252,7 +253,7 @@ def _label(corpus: Corpus, job: Job) -> None:
         source = json.loads(there.read_text(encoding="utf-8")).get("source", "")
         typer.echo(f"{corpus.name}: phone labels are there already ({source})")
     else:
-        from data_prep.align import align
+        from .align import align
 
         for line in align(corpus, workers=job.workers, progress=job.progress).lines():
             typer.echo(f"{corpus.name}: {line}")

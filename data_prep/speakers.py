@@ -19,7 +19,8 @@ from numpy.random import Generator
 from cpc.audio.decode import SAMPLE_RATE, resample, to_int16
 from cpc.io import write_text
 from cpc.seeding import numpy_generator
-from data_prep import espeak
+
+from . import espeak
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Splits of a packed corpus: drawn, taken in from the CPC paper's lists, and compared.
 
-python -m data_prep.splits CORPUS (--by utterance|chapter|speaker | --cpc TRAIN TEST | --overlap [A B]) [--name NAME]
+cpc data splits CORPUS (--by utterance|chapter|speaker | --cpc TRAIN TEST | --overlap [A B]) [--name NAME]
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from cpc.data.splits import (
     read_splits,
     write_split,
 )
-from data_prep.console import run
+
+from .console import run
 
 Rows = Int[ndarray, " row"]
 EXAMPLES = 3
@@ -86,6 +87,8 @@ def main(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw splits, take them in, or compare them. Without any of these, list them.
+
+    CORPUS may be several folders with commas between, which are drawn from as one; each keeps its own ids.
 
     A speaker probe needs every test speaker in train: --by chapter (or --by utterance, which shares recording
     sessions). A phone probe wants test speakers that are not in train: --by speaker.
@@ -192,12 +195,17 @@ def _write(corpus: Corpus, name: str | None, sides: Sequence[Sequence[str]], ove
     for split, ids in splits.items():
         if not re.fullmatch(r"[\w.-]+", split) or split[0] == ".":
             raise InputError(f"--name {name}: must be letters, digits, _, - and .")
-        held = corpus.path / "splits" / f"{split}.txt"
-        if held.is_file() and not overwrite and read_ids(held) != list(ids):
-            remedy = "give another --name, or --overwrite to replace it"
-            raise InputError(f"--name: {corpus.path} has a split {split} of other ids; {remedy}")
+        for part in corpus.parts:
+            held = part.path / "splits" / f"{split}.txt"
+            if held.is_file() and not overwrite and read_ids(held) != known_ids(part, ids):
+                remedy = "give another --name, or --overwrite to replace it"
+                raise InputError(f"--name: {part.path} has a split {split} of other ids; {remedy}")
     for split, ids in splits.items():
-        write_split(corpus.path, split, ids)
+        for part in corpus.parts:
+            if kept := known_ids(part, ids):
+                write_split(part.path, split, kept)
+            else:  # another of the corpora has them all
+                (part.path / "splits" / f"{split}.txt").unlink(missing_ok=True)
     _say_overlap(corpus, {split: corpus.rows(split) for split in splits})
 
 

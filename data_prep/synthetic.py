@@ -1,6 +1,6 @@
 """The embedded corpus: speech synthesised on the spot, with exact phone labels and nothing to download.
 
-    python -m data_prep.synthetic OUT [--speakers 40] [--hours 2] [--seed 0] [--workers 1] [--audio-only]
+    cpc data synthetic OUT [--speakers 40] [--hours 2] [--seed 0] [--workers 1] [--audio-only]
 
 What it is good for: trying the whole pipeline in minutes, tests, and work that needs labels exact to the sample
 (aligners, probes). What it is not good for: any claim about real speech. Its speakers are settings of one formant
@@ -37,10 +37,11 @@ from cpc.data.progress import show_progress
 from cpc.data.shards import Source
 from cpc.data.splits import write_split
 from cpc.io import write_json
-from data_prep import console, espeak
-from data_prep import speakers as sentences
-from data_prep.processes import spread
-from data_prep.speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, chapters, make_speakers, utterance, write_tables
+
+from . import console, espeak
+from . import speakers as sentences
+from .processes import spread
+from .speakers import CHAPTERS, TEST, TRAIN, VALID, Chapter, chapters, make_speakers, utterance, write_tables
 
 FORMAT = 1  # raised whenever the same settings would give other bytes
 FEWEST_SPEAKERS = 4

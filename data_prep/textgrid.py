@@ -17,8 +17,9 @@ from numpy import ndarray
 from cpc.config import InputError
 from cpc.data.alignment import AlignedRow
 from cpc.data.corpus import Corpus
-from data_prep.aligner import PHONES, fold
-from data_prep.label_files import TOLERANCE, Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
+
+from .aligner import PHONES, fold
+from .label_files import TOLERANCE, Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
 
 PhoneSet = Literal["arpabet", "as-is"]
 PAUSE = "<eps>"  # the class of what no word covers

@@ -19,7 +19,8 @@ from cpc.config import InputError
 from cpc.data.alignment import AlignedRow
 from cpc.data.corpus import Corpus
 from cpc.version import __version__
-from data_prep.label_files import Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
+
+from .label_files import Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
 
 SAMPLE_RATE = 16000  # Hz: the times in .PHN files count samples
 # TIMIT's documentation warns that the last label may end before the audio does: what follows is silence.

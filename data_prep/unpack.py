@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from cpc.config import InputError
-from data_prep.download import claimed, show_transfer
+
+from .download import claimed, show_transfer
 
 TOP = "LibriSpeech"  # every member of every archive lies below it
 _BLOCK = 1 << 20  # bytes

@@ -4,7 +4,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook("cpc", "beartype.beartype")
 
-from pathlib import Path  # noqa: E402 (the hook must come before the first import of cpc)
+import os  # noqa: E402 (the hook must come before the first import of cpc)
+from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -16,6 +17,8 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 
 SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+# Processes that tests start find the package data_prep, which is installed as cpc.data_prep only.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(autouse=True)

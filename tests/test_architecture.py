@@ -107,6 +107,17 @@ def test_import_cpc_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("module", "absent"), [("abx.run", "probes"), ("verification", "probes"), ("verification", "abx")]
+)
+def test_an_evaluation_does_not_load_another(module: str, absent: str) -> None:
+    code = (
+        f"import sys, cpc.evaluation.{module}; print(any(m.startswith('cpc.evaluation.{absent}') for m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys\nsys.argv = ['cpc', '--help']\nimport cpc.cli\ntry: cpc.cli.main()\nexcept SystemExit: pass\n"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli import embed, evaluate, probe, train
+from cpc.cli import data, embed, evaluate, probe, train
 from cpc.cli.arguments import complain
 from cpc.config import InputError
 
@@ -75,3 +75,6 @@ for verb in (
     evaluate.figures,
 ):
     app.command()(verb)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+    data.data
+)

@@ -18,11 +18,12 @@ def corpus(
     from cpc.data.corpus import Corpus
     from cpc.data.summary import Overview, draw, render
 
-    overview = Overview(Corpus.open(corpus))
+    opened = Corpus.open(corpus)
+    overview = Overview(opened)
     console().print(render(overview))
     for reason in overview.broken:
         print(f"cpc: {reason}", file=sys.stderr)
-    print(f"picture: {draw(overview, out or corpus / 'overview.png', labels)}")
+    print(f"picture: {draw(overview, out or opened.folders[0] / 'overview.png', labels)}")
 
 
 def embed(

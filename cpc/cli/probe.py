@@ -74,7 +74,8 @@ def probe(
     device: Device = "auto",
 ) -> None:
     """Judge a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
-    from cpc.evaluation.runner import probe_and_record, probe_table
+    from cpc.evaluation.probes.probe import probe_and_record
+    from cpc.evaluation.results import probe_table
 
     given = {"classifier": classifier != "linear" and classifier, "context": context, "folds": folds}
     _fits(task, given | {"max_frames": max_frames})

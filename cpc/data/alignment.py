@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import heapq
 import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import islice, pairwise, zip_longest
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -69,46 +71,56 @@ class Alignment:
     are None, and those of `cpc.evaluation.phones` hold.
     """
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
+    def __init__(self, path: Path, *more: Path) -> None:
+        """One file labels/SCHEME.parquet, or several as one.
 
-        info = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        self.inventory: list[str] = info["inventory"]
-        self.source: str = info["source"]
-        self.provenance: dict[str, Any] = info.get("provenance", {})
-        named = path.with_suffix(".silences")
-        self.silences: list[str] | None = (
-            [line.strip() for line in named.read_text(encoding="utf-8").splitlines()] if named.is_file() else None
-        )
-        self._file = pq.ParquetFile(path, memory_map=True)
-        self.ids: Any = self._file.read(columns=["id"])["id"].combine_chunks()  # sorted, an arrow column of strings
-        groups = range(self._file.num_row_groups)
-        sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
-        self._starts = np.cumsum([0, *sizes])
-        self._group = lru_cache(MOST_GROUPS)(self._read)
+        Raises:
+            InputError: several that have different inventories, sources or silences. Words may differ: their classes
+                are those that occur.
+        """
+        self._files = [_Labels(each) for each in (path, *more)]
+        first = self._files[0]
+        self.inventory, self.source, self.silences = first.inventory, first.source, first.silences
+        self.provenance: dict[str, Any] = first.provenance
+        if more:
+            if path.stem == "words" or path.stem.endswith("_words"):
+                self.inventory = sorted({name for file in self._files for name in file.inventory})
+            for other in self._files[1:]:
+                _check_alike(self.inventory, first, other)
+            self.provenance = {"parts": [file.provenance for file in self._files]}
+        self.sha256 = [file.sha256 for file in self._files]
+
+    @property
+    def ids(self) -> Any:
+        """Utterances that have labels, sorted: an arrow column of strings."""
+        if len(self._files) == 1:
+            return self._files[0].ids
+        import pyarrow as pa
+
+        return pa.chunked_array([file.ids for file in self._files]).sort().combine_chunks()
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return sum(len(file.ids) for file in self._files)
 
     def __contains__(self, id: str) -> bool:
-        return shards.find_sorted(self.ids, id) is not None
+        return any(shards.find_sorted(file.ids, id) is not None for file in self._files)
 
     def __iter__(self) -> Iterator[AlignedRow]:
         """Every utterance in the order of ids, with memory for a group of them at a time."""
-        for group in self.groups():
-            for place, id in enumerate(group.ids.to_pylist()):
-                yield group.row(place, id)
+        rows = (_rows(self._renumbered(file, group) for group in file.groups()) for file in self._files)
+        return heapq.merge(*rows, key=attrgetter("id"))
 
     def groups(self) -> Iterator[Group]:
-        """All intervals in the order of ids, many utterances at a time: for sums over the whole scheme."""
-        return (self._read(number) for number in range(len(self._starts) - 1))
+        """All intervals, many utterances at a time: for sums over the whole scheme."""
+        return (self._renumbered(file, group) for file in self._files for group in file.groups())
 
     def intervals(self, id: str) -> AlignedRow:
         """The intervals of one utterance. Raises InputError if it has none."""
-        if (place := shards.find_sorted(self.ids, id)) is None:
-            raise InputError(f"id={id}: has no labels ({len(self)} utterances have); leave it out of the split")
-        number = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self._group(number).row(place - int(self._starts[number]), id)
+        for file in self._files:
+            if (place := shards.find_sorted(file.ids, id)) is not None:
+                number = int(np.searchsorted(file.starts, place, side="right")) - 1
+                return self._renumbered(file, file.group(number)).row(place - int(file.starts[number]), id)
+        raise InputError(f"id={id}: has no labels ({len(self)} utterances have); leave it out of the split")
 
     def frames(self, id: str, centres: Float[ndarray, " frame"]) -> Int[ndarray, " frame"]:
         """The label at each centre (seconds), −1 where none is; see `AlignedRow.frames`.
@@ -117,11 +129,67 @@ class Alignment:
         """
         return self.intervals(id).frames(centres)
 
+    def _renumbered(self, file: _Labels, group: Group) -> Group:
+        """A group whose labels are places in the inventory of all files."""
+        if file.inventory == self.inventory:
+            return group
+        place = {name: number for number, name in enumerate(self.inventory)}
+        return group._replace(labels=np.array([place[name] for name in file.inventory], np.int32)[group.labels])
+
+
+class _Labels:
+    """One file of labels: its ids in memory, its intervals in groups when asked for, the latest of which are kept."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        info = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        self.path = path
+        self.inventory: list[str] = info["inventory"]
+        self.source: str = info["source"]
+        self.provenance: dict[str, Any] = info.get("provenance", {})
+        self.sha256: str = info.get("sha256", "")
+        named = path.with_suffix(".silences")
+        self.silences: list[str] | None = (
+            [line.strip() for line in named.read_text(encoding="utf-8").splitlines()] if named.is_file() else None
+        )
+        self._file = pq.ParquetFile(path, memory_map=True)
+        self.ids: Any = self._file.read(columns=["id"])["id"].combine_chunks()  # sorted, an arrow column of strings
+        groups = range(self._file.num_row_groups)
+        self.starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])
+        self.group = lru_cache(MOST_GROUPS)(self._read)
+
+    def groups(self) -> Iterator[Group]:
+        """All of them in the order of ids; they are not kept."""
+        return (self._read(number) for number in range(len(self.starts) - 1))
+
     def _read(self, number: int) -> Group:
         table = self._file.read_row_group(number)
         lists: list[Any] = [table[name].combine_chunks() for name in ("onset", "offset", "label")]
         ends = lists[0].offsets.to_numpy()
         return Group(table["id"].combine_chunks(), ends, *(each.values.to_numpy() for each in lists))
+
+
+def _rows(groups: Iterable[Group]) -> Iterator[AlignedRow]:
+    for group in groups:
+        for place, id in enumerate(group.ids.to_pylist()):
+            yield group.row(place, id)
+
+
+def _check_alike(inventory: Sequence[str], first: _Labels, other: _Labels) -> None:
+    """Raise InputError if labels of one name do not go together."""
+    what = ""
+    if not set(other.inventory) <= set(inventory) or (first.inventory == inventory != other.inventory):
+        pairs = enumerate(zip_longest(first.inventory, other.inventory, fillvalue="none"))
+        place, names = next((place, names) for place, names in pairs if names[0] != names[1])
+        what = f"inventories: class {place} is {' and '.join(names)}"
+    elif first.source != other.source:
+        what = f"sources: {first.source} and {other.source}"
+    elif first.silences != other.silences:
+        what = "files of silences"
+    if what:
+        remedy = "label both in one way, or take these labels out of one of them"
+        raise InputError(f"labels={first.path.stem}: {first.path} and {other.path} have different {what}; {remedy}")
 
 
 def write_alignment(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +24,71 @@ HEADER = 128  # bytes of NumPy's header before the samples of a shard: always th
 
 
 class Corpus:
-    """Utterances sorted by id. `Corpus.open(path)` reads a few numbers; all else is read when asked for."""
+    """Utterances sorted by id. `Corpus.open(path)` reads a few numbers; all else is read when asked for.
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
-        self.path = path
-        self.sample_rate: int = info["sample_rate"]  # Hz
-        self.digest: str = info["digest"]  # sha256 of the manifest's rows and the audio
-        self._map = lru_cache(MOST_OPEN)(partial(_map, path))
-        numbers = self._columns("shard", "offset", "samples")
-        self.shard: Int[ndarray, " row"] = numbers["shard"].to_numpy()  # that holds each utterance,
-        self.offset: Int[ndarray, " row"] = numbers["offset"].to_numpy()  # from which of its samples,
-        self.samples: Int[ndarray, " row"] = numbers["samples"].to_numpy()  # how many
+    One packed folder, or several that are read as one: `parts` are the corpora of the single folders.
+    """
+
+    def __init__(self, folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
+        self.folders = list(folders)
+        self.path = folders[0] if len(folders) == 1 else Path(",".join(map(str, folders)))
+        self.sample_rate: int = infos[0]["sample_rate"]  # Hz
+        self.digest: str = _digest(infos)  # sha256 of the manifest's rows and the audio
+        self._map = lru_cache(MOST_OPEN)(self._open_shard)
+        self._order: Any = None
+        tables = [_read(folder, ("shard", "offset", "samples")) for folder in folders]
+        shard, self.offset, self.samples = (
+            np.concatenate([table[name].to_numpy() for table in tables]) for name in ("shard", "offset", "samples")
+        )
+        # Shards are counted through all folders: those of folder i begin at number _first[i].
+        self._first = np.cumsum([0, *(table["shard"].to_numpy().max(initial=-1) + 1 for table in tables)])[:-1]
+        self.shard: Int[ndarray, " row"] = shard + np.repeat(self._first, [len(table) for table in tables])
+        if len(folders) > 1:
+            self._order = _sorted_rows(folders)
+            self.shard, self.offset, self.samples = (x[self._order] for x in (self.shard, self.offset, self.samples))
 
     @classmethod
-    def open(cls, path: str | Path) -> Corpus:
-        """Open a packed corpus. Raises InputError that says what is missing and how to make one."""
-        path = Path(path)
-        for name in ("corpus.json", "manifest.parquet", "shards"):
-            if not (path / name).exists():
-                remedy = f"pack one with: python -m data_prep.folder AUDIO_FOLDER {path}"
-                raise InputError(f"corpus={path}: not a packed corpus ({name} is missing); {remedy}")
-        info = json.loads((path / "corpus.json").read_text(encoding="utf-8"))
-        if info.get("format") != shards.FORMAT:
-            rule = f"format {info.get('format')} is not {shards.FORMAT}, which this version reads; pack it again"
-            raise InputError(f"corpus={path}: {rule}")
-        return cls(path, info)
+    def open(cls, path: str | Path | Sequence[str | Path]) -> Corpus:
+        """Open a packed corpus, or several as one: a sequence of folders, or their paths with commas between.
+
+        Several are as one that was packed of all their files: rows sorted by id, splits of one name put together,
+        and labels of one name, which need one inventory.
+
+        Raises:
+            InputError: a folder is not a packed corpus, sample rates differ, or an id is in two of them.
+        """
+        if isinstance(path, str | Path):
+            together = "," in str(path) and not Path(path).exists()
+            given = str(path).split(",") if together else [path]
+        else:
+            given = list(path)
+        folders = [Path(str(each).strip()) for each in given]
+        if not folders:
+            raise InputError("corpus=[]: name at least one packed corpus")
+        infos = [_read_info(folder) for folder in folders]
+        if len({info["sample_rate"] for info in infos}) > 1:
+            pairs = zip(folders, infos, strict=True)
+            rates = ", ".join(f"{folder} is at {info['sample_rate']} Hz" for folder, info in pairs)
+            raise InputError(f"corpus={','.join(map(str, folders))}: {rates}; pack them again at one rate")
+        return cls(folders, infos)
+
+    @cached_property
+    def parts(self) -> list[Corpus]:
+        """The corpora of the single folders."""
+        return [self] if len(self.folders) == 1 else [Corpus.open(folder) for folder in self.folders]
+
+    def shard_path(self, shard: int) -> Path:
+        """The file of a shard, by its number in `shard`."""
+        part = int(np.searchsorted(self._first, shard, side="right")) - 1
+        return shards.shard_path(self.folders[part], shard - int(self._first[part]))
+
+    def _open_shard(self, shard: int) -> Int16[ndarray, " sample"]:
+        samples: ndarray = np.load(self.shard_path(shard), mmap_mode="r")
+        return samples.view(np.ndarray)  # still the memory map, without the cost of slicing a np.memmap
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        return ",".join(folder.resolve().name for folder in self.folders)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -62,9 +100,11 @@ class Corpus:
     # Columns of the manifest: arrow on the first use, Python strings only where a whole list is asked for.
 
     def _columns(self, *names: str) -> Any:
-        import pyarrow.parquet as pq
+        if self._order is None:
+            return _read(self.folders[0], names)
+        import pyarrow as pa
 
-        return pq.ParquetFile(self.path / "manifest.parquet", memory_map=True).read(columns=list(names))
+        return pa.concat_tables([_read(folder, names) for folder in self.folders]).take(pa.array(self._order))
 
     def column(self, name: str) -> Any:
         """A text column as an arrow array: a million rows of it are no million Python strings."""
@@ -129,12 +169,11 @@ class Corpus:
         """
         if not isinstance(split, str | Path):
             return self._find(list(split), "ids")
-        path = self.path / "splits" / f"{split}.txt"
-        if not path.is_file():
-            path = Path(split)
-        if not path.is_file():
+        paths = [path for folder in self.folders if (path := folder / "splits" / f"{split}.txt").is_file()]
+        if not paths and not Path(split).is_file():
             raise self._no_split(split)
-        return self._find(shards.read_ids(path), f"split={split}")
+        lists = [shards.read_ids(path) for path in paths or [Path(split)]]
+        return self._find(lists[0] if len(lists) == 1 else sorted(chain.from_iterable(lists)), f"split={split}")
 
     def _no_split(self, split: str | Path) -> InputError:
         known = self.splits()
@@ -158,15 +197,20 @@ class Corpus:
 
     def splits(self) -> list[str]:
         """Names of the splits that came with the corpus."""
-        return sorted(path.stem for path in (self.path / "splits").glob("*.txt"))
+        return sorted({path.stem for folder in self.folders for path in (folder / "splits").glob("*.txt")})
+
+    def schemes(self) -> list[str]:
+        """Names of its labels."""
+        return sorted({path.stem for folder in self.folders for path in (folder / "labels").glob("*.json")})
 
     def labels(self, scheme: str = "phones") -> Alignment:
         """The alignment of that name. Raises InputError if the corpus has none."""
-        path = self.path / "labels" / f"{scheme}.parquet"
-        if not path.with_suffix(".json").is_file() or not path.is_file():
-            known = ", ".join(sorted(found.stem for found in path.parent.glob("*.json"))) or "none"
+        paths = [folder / "labels" / f"{scheme}.parquet" for folder in self.folders]
+        found = [path for path in paths if path.with_suffix(".json").is_file() and path.is_file()]
+        if not found:
+            known = ", ".join(self.schemes()) or "none"
             raise InputError(f"labels={scheme}: {self.path} has no such labels (it has: {known})")
-        return Alignment(path)
+        return Alignment(*found)
 
     # Audio
 
@@ -197,13 +241,53 @@ class Corpus:
             raise ValueError(f"starts, stop=starts + {samples}: must lie within the utterances of rows {rows.tolist()}")
         places = HEADER + out.itemsize * (self.offset[rows] + starts)
         for window, shard, place in zip(out, self.shard[rows].tolist(), places.tolist(), strict=True):
-            path = shards.shard_path(self.path, shard)
+            path = self.shard_path(shard)
             with path.open("rb", buffering=0) as file:
                 file.seek(place)
                 if file.readinto(window) != window.nbytes:
                     raise InputError(f"corpus={self.path}: {path.name} is cut short; copy or pack the corpus again")
 
 
-def _map(corpus: Path, shard: int) -> Int16[ndarray, " sample"]:
-    samples: ndarray = np.load(shards.shard_path(corpus, shard), mmap_mode="r")
-    return samples.view(np.ndarray)  # still the memory map, without the cost of slicing a np.memmap
+def _read(folder: Path, columns: Sequence[str]) -> Any:
+    """Columns of one manifest, as an arrow table."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(folder / "manifest.parquet", memory_map=True).read(columns=list(columns))
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    """corpus.json of one folder, which has all that makes it a corpus."""
+    for name in ("corpus.json", "manifest.parquet", "shards"):
+        if not (folder / name).exists():
+            remedy = f"pack one with: cpc data folder AUDIO_FOLDER {folder}"
+            raise InputError(f"corpus={folder}: not a packed corpus ({name} is missing); {remedy}")
+    info: dict[str, Any] = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    if info.get("format") != shards.FORMAT:
+        rule = f"format {info.get('format')} is not {shards.FORMAT}, which this version reads; pack it again"
+        raise InputError(f"corpus={folder}: {rule}")
+    return info
+
+
+def _digest(infos: Sequence[dict[str, Any]]) -> str:
+    """That of one folder, or of several whatever their order."""
+    if len(infos) == 1:
+        return str(infos[0]["digest"])
+    parts = json.dumps([infos[0]["sample_rate"], *sorted(info["digest"] for info in infos)])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _sorted_rows(folders: Sequence[Path]) -> Int[ndarray, " row"]:
+    """The order by id of the rows of all folders, counted through them. Raises InputError for an id in two of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.chunked_array([_read(folder, ["id"])["id"].combine_chunks() for folder in folders], pa.string())
+    order: ndarray = pc.sort_indices(ids).to_numpy().astype(np.int64)
+    ordered = ids.take(pa.array(order))
+    twice = ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
+    if len(twice):
+        examples = ", ".join(map(str, twice[:3].to_pylist()))
+        where = ",".join(map(str, folders))
+        rule = f"{len(twice)} ids are in two of them, for example {examples}"
+        raise InputError(f"corpus={where}: {rule}; leave one out, or pack it with other ids")
+    return order

@@ -92,12 +92,12 @@ class Overview:
     @cached_property
     def _schemes(self) -> tuple[list[str], dict[str, str]]:
         readable, broken = [], {}
-        for path in sorted((self.corpus.path / "labels").glob("*.json")):
+        for scheme in self.corpus.schemes():
             try:
-                self.corpus.labels(path.stem)
-                readable.append(path.stem)
+                self.corpus.labels(scheme)
+                readable.append(scheme)
             except (InputError, ValueError, KeyError, OSError) as error:
-                broken[path.stem] = f"labels={path.stem}: cannot be read: {' '.join(str(error).split())}"
+                broken[scheme] = f"labels={scheme}: cannot be read: {' '.join(str(error).split())}"
         return readable, broken
 
     @property
@@ -108,12 +108,13 @@ class Overview:
     @cached_property
     def skipped(self) -> dict[str, int]:
         """Files that gave no usable audio, by reason, most frequent first."""
-        path = self.corpus.path / "skipped.tsv"
-        if not path.is_file():
-            return {}
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return dict(Counter(row[1] for row in list(rows)[1:] if len(row) > 1).most_common())
+        reasons: Counter[str] = Counter()
+        for path in (folder / "skipped.tsv" for folder in self.corpus.folders):
+            if path.is_file():
+                with path.open(encoding="utf-8", newline="") as file:
+                    rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+                    reasons.update(row[1] for row in list(rows)[1:] if len(row) > 1)
+        return dict(reasons.most_common())
 
 
 def _scheme(corpus: Corpus, name: str) -> Scheme:
@@ -180,10 +181,11 @@ def _transcripts(corpus: Corpus) -> int:
 
 
 def _skipped(overview: Overview) -> str:
-    info = json.loads((overview.corpus.path / "corpus.json").read_text(encoding="utf-8"))
+    infos = (json.loads((folder / "corpus.json").read_text(encoding="utf-8")) for folder in overview.corpus.folders)
+    count = sum(info.get("skipped", 0) for info in infos)
     reasons = list(overview.skipped.items())[:REASONS]
     why = "; ".join(f"{count} × {reason}" for reason, count in reasons)
-    return f"{info.get('skipped', 0)}" + (f" ({why}{'; …' if len(overview.skipped) > REASONS else ''})" if why else "")
+    return f"{count}" + (f" ({why}{'; …' if len(overview.skipped) > REASONS else ''})" if why else "")
 
 
 def _extents(kind: str, held: dict[str, Extent]) -> Table:

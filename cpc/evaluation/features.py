@@ -95,7 +95,7 @@ def _weights_digest(model: nn.Module) -> str:
 # --- Frozen features of many utterances, in padded batches, equal to those of each utterance alone.
 
 
-__all__ = ["Features", "FrameTable", "Layer", "LayerName", "extract", "extract_features"]
+__all__ = ["Features", "FrameTable", "Layer", "LayerName", "extract", "extract_features", "extract_group"]
 BATCH_SAMPLES = 1 << 20  # 66 s at 16 kHz: keeps the cores busy, and a 512-channel encoder within about 2 GiB
 _SHORTEST = 1 << 13  # samples; all utterances below it share one shape
 
@@ -208,6 +208,24 @@ def extract_features(
     plan = _plan(features, corpus, rows, last_of, batch_samples, progress)
     table = _fill(lambda waveform, lengths: {"": features(waveform, lengths)}, plan, torch.device(device))[""]
     return _windowed(table, plan, len(rows), last_of)
+
+
+def extract_group(
+    group: Sequence[Features],
+    corpus: Corpus,
+    rows: Rows,
+    *,
+    last_of: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> list[FrameTable]:
+    """A table for each of several features; the layers of one model come out of one pass over the audio."""
+    layers, first = [each for each in group if isinstance(each, Layer)], group[0]
+    if isinstance(first, Layer) and len(layers) == len(group):
+        names = [each.layer for each in layers]
+        found = extract(first.model, corpus, rows, names, last_of=last_of, progress=progress, name=first.origin)
+        return [found[name] for name in names]
+    return [extract_features(each, corpus, rows, last_of=last_of, device=device, progress=progress) for each in group]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Files are written whole or not at all, and read back only where every field is k
 in a table, come from that alone.
 """
 
+import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
@@ -12,10 +13,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 from cpc.config import InputError
 from cpc.io import write_json, write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Own = TypeVar("Own", bound="Saved")
 BETWEEN = "--"  # parts of a name; within one there is none
@@ -57,15 +61,35 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved(ABC):
-    """A result with `notes`. A subclass whose fields JSON does not know says in `_plain` and `_typed` what they are."""
+    """A result of `features`, with `notes`.
+
+    A subclass whose fields JSON does not know says in `_plain` and `_typed` what they are.
+    """
 
     KIND: ClassVar[str] = "result"
+    FOLDER: ClassVar[str] = "results"  # in the run's folder, and of its artifacts in MLflow
     REMEDY: ClassVar[str] = "measure again with this version"
+
+    if TYPE_CHECKING:  # every subclass has these fields
+
+        @property
+        def features(self) -> str: ...
+        @property
+        def subject(self) -> str: ...
 
     @property
     @abstractmethod
     def identity(self) -> Identity:
         """What tells this result from every other one."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, float]:
+        """Its numbers by the last part of their names in MLflow."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """On what data and how it was measured, in one sentence."""
 
     @property
     def where(self) -> str:
@@ -111,6 +135,11 @@ class Saved(ABC):
     @classmethod
     def _typed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         return {}
+
+
+def key(facts: Mapping[str, object]) -> str:
+    """A name for all that determines a result, given as plain values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def letters(text: str) -> str:
@@ -196,6 +225,7 @@ class ProbeResult(Saved):
     """
 
     KIND: ClassVar[str] = "probe result"
+    FOLDER: ClassVar[str] = "probes"
     REMEDY: ClassVar[str] = "probe again with this version"
 
     task: Task
@@ -268,6 +298,18 @@ class ProbeResult(Saved):
             "probe" if self.budget == 100 else "budget", self.column, where, joined(self.slug, self.subject)
         )
 
+    def metrics(self) -> dict[str, float]:
+        """The accuracy with its intervals, and the phone error rate where it is one."""
+        values = {"accuracy": self.accuracy, "low": self.low, "high": self.high}
+        if self.speakers_low is not None and self.speakers_high is not None:
+            values |= {"speakers_low": self.speakers_low, "speakers_high": self.speakers_high}
+        return values | ({"error_rate": self.error} if self.task == "phone_sequence" else {})
+
+    @property
+    def description(self) -> str:
+        """Corpus, splits and protocol."""
+        return f"{self.corpus}: {self.train} → {self.test}; {self.protocol}"
+
     @property
     def older_column(self) -> str:
         """The column's name in MLflow by older versions, of which a result without a fingerprint is."""
@@ -291,3 +333,47 @@ class ProbeResult(Saved):
         counts = ",\n  ".join(json.dumps(count, ensure_ascii=False) for count in values.pop("utterances"))
         head = json.dumps(values, indent=1, ensure_ascii=False).removesuffix("\n}")
         write_text(path, f'{head},\n "utterances": [\n  {counts}\n ]\n}}\n')
+
+
+# --- Probe results as a table for a terminal.
+
+
+def probe_table(results: Sequence[ProbeResult]) -> "Table":
+    """One row a result: accuracy, its 95% intervals over utterances and speakers, and what it was measured on.
+
+    The phone error rate is an error: lower is better.
+    """
+    from rich.table import Table
+
+    first = results[0]
+    title = f"{first.corpus}: {first.train} → {first.test}; accuracy % with its 95% interval"
+    table = Table(title=title, title_justify="left")
+    for name in ("task", "classifier", "features"):
+        table.add_column(name)
+    for name in ("%", "over utterances", "over speakers", "majority %", "classes", "L2", "labels %"):
+        table.add_column(name, justify="right")
+    for name in ("test examples", "utterances"):
+        table.add_column(name, justify="right")
+    for r in sorted(results, key=lambda result: result.column):
+        numbers = (_value(r), _interval(r, r.low, r.high), _interval(r, r.speakers_low, r.speakers_high))
+        majority = "–" if r.task == "phone_sequence" else f"{100 * r.majority:.1f}"
+        chosen = (majority, str(r.classes), "–" if r.l2 is None else f"{r.l2:.2g}", f"{r.budget:g}")
+        counts = (f"{r.test_examples:,}", str(r.test_utterances))
+        table.add_row(task_name(r), r.classifier.replace("_", " "), r.features, *numbers, *chosen, *counts)
+    return table
+
+
+def task_name(result: ProbeResult) -> str:
+    """The task in words."""
+    return "phone error rate" if result.task == "phone_sequence" else result.task.replace("_", " ")
+
+
+def _value(result: ProbeResult) -> str:
+    return f"{100 * (result.error if result.task == 'phone_sequence' else result.accuracy):.1f}"
+
+
+def _interval(result: ProbeResult, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "–"
+    low, high = (1 - high, 1 - low) if result.task == "phone_sequence" else (low, high)
+    return f"{100 * low:.1f} – {100 * high:.1f}"

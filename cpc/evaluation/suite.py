@@ -14,9 +14,10 @@ from cpc.audio.mfcc import MFCC39
 from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features, Layer
 from cpc.evaluation.leakage import pretraining_note
+from cpc.evaluation.probes.probe import probe_cached
 from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
 from cpc.evaluation.results import ProbeResult, Task
-from cpc.evaluation.runner import announced, pretrain_ids, probe_cached, read_state, record, record_table
+from cpc.evaluation.runner import announced, pretrain_ids, read_state, record, record_table
 from cpc.evaluation.stats import OverSeeds, Paired, over_seeds, paired
 from cpc.evaluation.topline import Topline, topline
 from cpc.io import write_json

@@ -22,12 +22,11 @@ from cpc.config import InputError, dump
 from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.device import precision
 from cpc.evaluation.features import Layer, extract
-from cpc.evaluation.probes.cache import find, identified, key, place
 from cpc.evaluation.probes.dataset import examples, hold_out, labelled, speaker_numbers
 from cpc.evaluation.probes.linear import LinearClassifier
 from cpc.evaluation.probes.probe import tally
-from cpc.evaluation.probes.protocol import REPLICATES, Rows, Trial, check, conclude, unit
-from cpc.evaluation.results import SHORT, ProbeResult, Task
+from cpc.evaluation.probes.protocol import REPLICATES, Rows, Trial, check, conclude, find, identified, place, unit
+from cpc.evaluation.results import SHORT, ProbeResult, Task, key
 from cpc.losses.supervised import FrameLabels
 from cpc.models.cpc import CPC, ModelConfig, build
 from cpc.seeding import derive

@@ -149,12 +149,12 @@ def sweep(
 
 def _judge(judgement: ProbeConfig, recipe: Recipe, run: Path, progress: bool) -> None:
     from cpc.device import device
-    from cpc.evaluation.runner import probe_and_record
+    from cpc.evaluation.probes.probe import probe_and_record
 
     probe_and_record(
         judgement.task,
         run,
-        Path(judgement.corpus or recipe.data.corpus),
+        judgement.corpus or recipe.data.corpus,
         judgement.train,
         judgement.test,
         layers=judgement.layers,

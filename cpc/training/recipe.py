@@ -24,13 +24,13 @@ class DataConfig(WindowConfig):
 
     Without a split `valid`, a share `val_fraction` of the training speakers is set aside and never trained on.
 
-    corpus: folder of a packed corpus.
+    corpus: folder of a packed corpus, or a list of folders that are read as one.
     train: split to train on; null for the whole corpus.
     valid: split to validate on; null to set speakers of the training split aside.
     val_fraction: fraction of the training speakers that is set aside where `valid` is null.
     """
 
-    corpus: str
+    corpus: str | tuple[str, ...]
     train: str | None = None
     valid: str | None = None
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05

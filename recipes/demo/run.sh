@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
 
-python -m data_prep.synthetic data/demo
+cpc data synthetic data/demo
 cpc train recipes/demo/cpc.yaml --name demo
 cpc probe phone runs/demo data/demo --train phone_train --test phone_test
 cpc probe speaker runs/demo data/demo --train speaker_train --test speaker_test --max-frames 60000

@@ -14,12 +14,11 @@ case $RECIPE in
   *) echo "error: RECIPE=$RECIPE: must be dev-clean, 100, 360 or 960" >&2; exit 2 ;;
 esac
 
-python -m data_prep.librispeech "${probed#data/}" ${FETCH:-}
-for by in utterance chapter; do python -m data_prep.splits $probed --by $by --name $by; done
+cpc data librispeech "${probed#data/}" ${FETCH:-}
+for by in utterance chapter; do cpc data splits $probed --by $by --name $by; done
 case $RECIPE in
-  360) python -m data_prep.librispeech train-clean-360 ${FETCH:-} --labels none ;;
-  960) python -m data_prep.librispeech train-clean-360 train-other-500 ${FETCH:-} --labels none
-       python -m data_prep.merge $probed data/train-clean-360 data/train-other-500 --out data/train-960 ;;
+  360) cpc data librispeech train-clean-360 ${FETCH:-} --labels none ;;
+  960) cpc data librispeech train-clean-360 train-other-500 ${FETCH:-} --labels none ;;
 esac
 cpc train "$here/$RECIPE.yaml" --name "$NAME" ${TRAIN:-}
 cpc probe phone "runs/$NAME" $probed --train utterance_train --test utterance_test ${PROBE:-}

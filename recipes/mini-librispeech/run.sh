@@ -6,13 +6,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 export PATH="$here/../../.venv/bin:$PATH"
 cd "${WORK:-$here/../..}"
 NAME=${NAME:-mini-librispeech}
-corpus=data/mini-librispeech
+corpus=data/train-clean-5,data/dev-clean-2 # two folders, read as one
 
-python -m data_prep.librispeech train-clean-5 dev-clean-2 ${FETCH:-} --labels none
-python -m data_prep.merge data/train-clean-5 data/dev-clean-2 --out $corpus
-python -m data_prep.labels $corpus --align
-python -m data_prep.splits $corpus --by speaker --name phone
-python -m data_prep.splits $corpus --by chapter --within phone_train --name speaker
+cpc data librispeech train-clean-5 dev-clean-2 ${FETCH:-} --labels none
+for part in ${corpus//,/ }; do cpc data labels "$part" --align; done
+cpc data splits $corpus --by speaker --name phone
+cpc data splits $corpus --by chapter --within phone_train --name speaker
 cpc train "$here/cpc.yaml" --name "$NAME" ${TRAIN:-}
 cpc probe phone "runs/$NAME" $corpus --train phone_train --test phone_test ${PROBE:-}
 cpc probe speaker "runs/$NAME" $corpus --train speaker_train --test speaker_test ${PROBE:-}

@@ -9,12 +9,12 @@ RECORDINGS=$(cd "${RECORDINGS:?name your folder of recordings: RECORDINGS=FOLDER
 cd "${WORK:-$here/../..}"
 NAME=${NAME:-own}
 
-python -m data_prep.folder "$RECORDINGS" --out data/own ${PACK:-}
+cpc data folder "$RECORDINGS" --out data/own ${PACK:-}
 speakers=$(sed -n 's/.*"speakers": \([0-9]*\).*/\1/p' data/own/corpus.json)
 if ((speakers > 1)); then valid=; else valid=data.val_fraction=0; fi # of one speaker nobody can be held out to validate on
 cpc train "$here/cpc.yaml" --name "$NAME" $valid ${TRAIN:-}
 cpc embed "runs/$NAME" "$RECORDINGS" "features/$NAME"
-if ((speakers > 1)) && python -m data_prep.splits data/own --by utterance --name speaker; then
+if ((speakers > 1)) && cpc data splits data/own --by utterance --name speaker; then
   cpc probe speaker "runs/$NAME" data/own --train speaker_train --test speaker_test ${PROBE:-}
 fi
 cpc compare own

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
 SPEECH=${SPEECH:-../shared/speech}
 
-python -m data_prep.folder "$SPEECH/audio" data/speech --table "$SPEECH/meta/utterances.tsv" --first-centre 205
+cpc data folder "$SPEECH/audio" data/speech --table "$SPEECH/meta/utterances.tsv" --first-centre 205
 cpc train recipes/speech/cpc.yaml --name first
 cpc probe phone runs/first data/speech --train phone_train --test phone_test
 cpc probe speaker runs/first data/speech --train speaker_chapterdisjoint_train --test speaker_chapterdisjoint_test

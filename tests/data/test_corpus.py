@@ -106,7 +106,7 @@ def test_unknown_ids_are_counted_and_shown(tmp_path: Path, corpus: Corpus) -> No
 
 
 def test_what_is_no_corpus_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"corpus\.json is missing.*python -m data_prep\.folder"):
+    with pytest.raises(InputError, match=r"corpus\.json is missing.*cpc data folder"):
         Corpus.open(tmp_path)
 
 

@@ -162,7 +162,7 @@ def test_a_refusal_while_packing_says_how_to_go_on(corpus: Corpus, paper: Path) 
     paper.write_text(f"5-5-5 {numbers()}\n")
     message = refusal(command.take_phones, corpus, paper, 200)
     assert "none of its 1 ids is in" in message
-    assert message.endswith(f"take them in later: python -m data_prep.labels {corpus.path} --cpc {paper}")
+    assert message.endswith(f"take them in later: cpc data labels {corpus.path} --cpc {paper}")
     assert len(corpus.labels()) == 3
 
 

@@ -12,11 +12,10 @@ from cpc.audio.mfcc import MFCC39, LogMel
 from cpc.config import InputError, dump, validate
 from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features
-from cpc.evaluation.probes.cache import place
 from cpc.evaluation.probes.linear import Fitting
-from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
+from cpc.evaluation.probes.probe import probe_cached, probe_run
+from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, place
 from cpc.evaluation.results import Task
-from cpc.evaluation.runner import probe_cached, probe_run
 from cpc.models.cpc import ModelConfig, build
 
 

@@ -15,16 +15,17 @@ from cpc.data.corpus import Corpus
 from cpc.data.pack import pack
 from cpc.data.shards import Source
 from cpc.data.splits import write_split
+from cpc.evaluation import verification
 from cpc.evaluation.abx import run as abx
 from cpc.evaluation.experiment import rows, tasks
 from cpc.evaluation.plots.gallery import draw_all
+from cpc.evaluation.probes.probe import probe_and_record, probe_run
 from cpc.evaluation.probes.protocol import ProbeProtocol
 from cpc.evaluation.report import budgets_of
-from cpc.evaluation.results import ProbeResult, headings
-from cpc.evaluation.runner import probe_and_record, probe_run, probe_table, record
+from cpc.evaluation.results import ProbeResult, headings, probe_table
+from cpc.evaluation.runner import record
 from cpc.evaluation.suite import Column, paper_suite
 from cpc.evaluation.topline import Topline
-from cpc.evaluation.verification import run as verification
 from cpc.io import write_json
 from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cpc.data.corpus import Corpus
-from cpc.evaluation import runner as baselines
+from cpc.evaluation.probes import probe as baselines
 from cpc.evaluation import suite as module
 from cpc.evaluation.probes import mlp
 from cpc.evaluation.suite import ROWS, Column, order_lines, paper_suite, suite_table
@@ -54,7 +54,7 @@ def test_the_table(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"suite/paper/phone/{where}/cpc_one_hidden_layer/deviation" in own.data.metrics
     assert f"probe/phone_mlp/{where}/c/accuracy" in own.data.metrics
     # Again: from the cache alone.
-    for name in ("judge", "extract"):
+    for name in ("judge", "extract_group"):
         monkeypatch.setattr(baselines, name, None)
     assert paper_suite(run, chords.path, **options) == found
     assert module.metrics(found)[f"phone/{where}/supervised/mean"] == found.cells[8].spread.mean

@@ -20,7 +20,7 @@ from cpc.evaluation.probes.dataset import hold_out as hold_out_for_a_choice
 from cpc.evaluation.probes.dataset import speaker_numbers
 from cpc.evaluation.probes.probe import folds_of
 from cpc.evaluation.probes.protocol import over_speakers
-from cpc.evaluation.verification.trials import Choice, draw_trials, gather
+from cpc.evaluation.trials import Choice, draw_trials, gather
 from cpc.training.job import Trainer
 from tests.tiny import tiny
 

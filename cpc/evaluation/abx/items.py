@@ -20,7 +20,7 @@ from cpc.config import InputError
 from cpc.data.alignment import AlignedRow
 from cpc.data.corpus import Corpus
 from cpc.data.splits import has_speaker
-from cpc.evaluation.features import Features, FrameTable, Layer, extract, extract_features
+from cpc.evaluation.features import Features, FrameTable, extract_group
 from cpc.evaluation.phones import silent_classes
 from cpc.io import write_text
 
@@ -283,14 +283,7 @@ def corpus_banks(
     group: Sequence[Features], corpus: Corpus, rows: Rows, *, device: str = "cpu", progress: bool = False
 ) -> list[FeatureStore]:
     """Features of some rows of a corpus; the layers of one model come out of one pass over the audio."""
-    layers = [each for each in group if isinstance(each, Layer)]
-    first = group[0]
-    if isinstance(first, Layer) and len(layers) == len(group):
-        names = [each.layer for each in layers]
-        found = extract(first.model, corpus, rows, names, progress=progress, name=first.origin)
-        tables = [found[name] for name in names]
-    else:
-        tables = [extract_features(each, corpus, rows, device=device, progress=progress) for each in group]
+    tables = extract_group(group, corpus, rows, device=device, progress=progress)
     places = {corpus.ids[row]: place for place, row in enumerate(rows.tolist())}
     return [
         FeatureStore(each.name, table, places, each.frame_centres) for each, table in zip(group, tables, strict=True)

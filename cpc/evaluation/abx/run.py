@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
+from cpc.evaluation import runner
 from cpc.evaluation.abx.items import (
     ABXData,
     FeatureStore,
@@ -23,16 +23,11 @@ from cpc.evaluation.abx.score import REPLICATES
 from cpc.evaluation.abx.task import ABXResult, Task, abx, choose, usual_unit
 from cpc.evaluation.features import Features, LayerName
 from cpc.evaluation.leakage import Unknown, pretraining_note
-from cpc.evaluation.probes.cache import key
-from cpc.evaluation.results import SHORT
-from cpc.evaluation.runner import announced, client_of, pretrain_ids, read_state, target_run
-from cpc.evaluation.session import beside_baselines, each_once, load_checked, subject_of
+from cpc.evaluation.results import SHORT, key
+from cpc.evaluation.runner import announced, beside_baselines, each_once, load_checked, pretrain_ids, subject_of
 from cpc.io import write_json
 from cpc.models.checkpoint import CHECKPOINTS
-from cpc.tracking.mlflow import log_now
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from cpc.tracking.mlflow import connect
 
 VERSION = 1  # part of every cache key: raise it when a change of code changes any number
 
@@ -114,10 +109,6 @@ def _key(features: Features, material: ABXData, task: Task) -> str:
 # --- ABX of a run, put where it belongs: into the run's folder, and onto its run in MLflow.
 
 
-FOLDER = "abx"  # in the run's folder, and of its artifacts in MLflow
-_LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
-
-
 def record(results: Sequence[ABXResult], run: Path) -> None:
     """Results of a run and of its baselines: a file each in runs/NAME/abx; metrics, files and a picture in MLflow.
 
@@ -125,28 +116,10 @@ def record(results: Sequence[ABXResult], run: Path) -> None:
     result of the run itself: the error of each pair of phones.
     Raises InputError if MLflow does not know the run; the files are written nevertheless.
     """
-    state = read_state(run)
-    for result in results:
-        result.write(run / FOLDER / result.file_name)
-    picture = _draw([result for result in results if _own(result)], run)
-    client = client_of(run, state["run_id"], run / FOLDER)
-    for result in results:
-        _record(client, result, state, run)
+    picture = _draw([result for result in results if result.features.startswith("CPC")], run)
+    runner.record(results, run)
     if picture:
-        client.log_artifact(state["run_id"], str(picture), picture.parent.name)
-
-
-def _own(result: ABXResult) -> bool:
-    return result.features.startswith("CPC")
-
-
-def _record(client: "MlflowClient", result: ABXResult, state: dict[str, Any], run: Path) -> None:
-    target, name = target_run(client, state, result.features, result.subject, run), result.metric_name
-    values = {"error": result.error, "low": result.low, "high": result.high}
-    protocol = f"{result.corpus} {result.split}: {result.protocol}"
-    tags = {name.replace("/", "."): protocol[:_LONGEST_TAG]}
-    log_now(client, target, {f"{name}/{k}": v for k, v in values.items()}, tags)
-    client.log_artifact(target, str(run / FOLDER / result.file_name), FOLDER)
+        connect(run.parent).log_artifact(runner.read_state(run)["run_id"], str(picture), picture.parent.name)
 
 
 def _draw(own: Sequence[ABXResult], run: Path) -> Path | None:

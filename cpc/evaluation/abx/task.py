@@ -43,6 +43,7 @@ class ABXResult(Saved):
     """
 
     KIND: ClassVar[str] = "ABX result"
+    FOLDER: ClassVar[str] = "abx"
 
     features: str
     error: float
@@ -95,6 +96,15 @@ class ABXResult(Saved):
         labels = "" if self.labels == "phones" else f"labels_{self.labels}"
         where = joined(Path(self.split).stem, self.corpus, labels, self.fingerprint)
         return Identity("abx", self.task, where, joined(self.slug, self.subject))
+
+    def metrics(self) -> dict[str, float]:
+        """The error with its interval."""
+        return {"error": self.error, "low": self.low, "high": self.high}
+
+    @property
+    def description(self) -> str:
+        """Corpus, split and protocol."""
+        return f"{self.corpus} {self.split}: {self.protocol}"
 
 
 def usual_unit(context: str) -> str:

@@ -20,16 +20,14 @@ from cpc.evaluation.features import Features, FrameTable
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.dataset import hold_out, labelled
 from cpc.evaluation.probes.mlp import EarlyStopping
-from cpc.evaluation.probes.protocol import Rows, Trial, conclude
+from cpc.evaluation.probes.protocol import CTC_LR, CTC_STEP, Rows, Trial, conclude
 from cpc.evaluation.results import ProbeResult
 from cpc.seeding import derive, numpy_generator
 
 BATCH = 16  # utterances
-LR = 2e-3
 LEAST = 30  # steps between two looks at the held-out part: an epoch, but at least so many
 MOST_ROUNDS = 200
 MOST_STANDARDISED = 1000  # utterances, drawn from all, whose mean and deviation the features are standardised by
-STEP = 0.04  # seconds from one output to the next; each sees twice as much
 
 Phones = Int64[np.ndarray, " _"]
 
@@ -92,8 +90,8 @@ def fit_ctc(
 
     `hop`: seconds from one frame to the next.
     """
-    model = _untrained(train, phones, max(1, round(STEP / hop)), seed, device)
-    optimiser = torch.optim.Adam(model.layer.parameters(), LR)
+    model = _untrained(train, phones, max(1, round(CTC_STEP / hop)), seed, device)
+    optimiser = torch.optim.Adam(model.layer.parameters(), CTC_LR)
     stopping, steps, rounds = EarlyStopping(model.layer, optimiser, patience=2), max(LEAST, -(-len(train) // BATCH)), 0
     while rounds < MOST_ROUNDS and not stopping.over:
         for step in range(rounds * steps, (rounds + 1) * steps):

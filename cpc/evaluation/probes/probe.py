@@ -6,8 +6,9 @@ for less the more frames there are: what was best on a share of them is multipli
 chosen one is the start of the final classifier, which is fitted on all training frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,16 +18,23 @@ from torch import Tensor
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
-from cpc.evaluation import leakage
-from cpc.evaluation.features import Features, FrameTable, extract_features
-from cpc.evaluation.probes.cache import identified
+from cpc.evaluation.features import Features, FrameTable, LayerName, extract_features, extract_group
+from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.probes.dataset import Examples, examples, hold_out, labelled
 from cpc.evaluation.probes.linear import Fitting, LinearClassifier, fit
 from cpc.evaluation.probes.mlp import HiddenLayerClassifier, fit_mlp
 from cpc.evaluation.probes.phoneme_recognition import judge_sequences
-from cpc.evaluation.probes.protocol import WINDOW, ProbeProtocol, Split, Trial, check, conclude
-from cpc.evaluation.results import ProbeResult, Task
-from cpc.evaluation.session import subject_of
+from cpc.evaluation.probes.protocol import WINDOW, ProbeProtocol, Split, Trial, check, conclude, find, identified, place
+from cpc.evaluation.results import TASKS, ProbeResult, Task
+from cpc.evaluation.runner import (
+    announced,
+    beside_baselines,
+    load_checked,
+    pretrain_ids,
+    read_state,
+    record,
+    subject_of,
+)
 from cpc.seeding import derive, numpy_generator
 
 SOME = 25_000  # examples for the choice, held out or not
@@ -204,7 +212,7 @@ def judge(
     """The same from features that are already computed for the rows of the trial's splits: all frames of each
     utterance, or for `speaker_last` the last one of each of its windows.
     """
-    heard = leakage.pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids)
+    heard = pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids)
     notes = check(trial, task) + heard
     result = measure(trial, task, features, train, test)
     return replace(result, notes=notes + result.notes)
@@ -300,3 +308,150 @@ def _pool(trial: Trial, results: Sequence[ProbeResult], notes: tuple[str, ...]) 
         protocol=f"{said}; in the first: {first.protocol}",
         notes=notes + tuple(dict.fromkeys(note for r in results for note in r.notes)),
     )  # fmt: skip
+
+
+# --- The layers of a run's model beside the baselines; nothing is computed twice.
+
+
+KINDS: Mapping[str, tuple[Task, ...]] = {
+    "speaker": ("speaker_frame", "speaker_utterance"),
+    **{task: (task,) for task in TASKS},
+}
+ProbeJob = tuple[Features, Task, ProbeProtocol]
+
+
+def probe_run(
+    task: str,
+    run: Path,
+    corpus_path: str | Path | Sequence[str],
+    train: str,
+    test: str,
+    *,
+    layers: Sequence[LayerName] = ("z", "c"),
+    baselines: bool = True,
+    cache: Path,
+    device: str = "cpu",
+    progress: bool = True,
+    pretrain_ids: Sequence[str] | Unknown | None = None,
+    labels: str = "phones",
+    protocols: Sequence[ProbeProtocol] = (ProbeProtocol(),),
+    folds: int = 0,
+) -> list[ProbeResult]:
+    """Probe a run's model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
+
+    `task` is one of the tasks, or "speaker" for single frames and utterance means, next to each other for each of the
+    features. With several `protocols` each of the features is judged by all of them. `pretrain_ids` are the
+    utterances that the model was trained on, if they are known. What was computed once is kept in `cache`.
+    Raises InputError for splits that cannot be judged, before anything is computed.
+    """
+    if task not in KINDS:
+        raise InputError(f"task={task}: must be one of {', '.join(KINDS)}")
+    trial = Trial(Corpus.open(corpus_path), train, test, labels, device=device, progress=progress, folds=folds)
+    for each, protocol in ((each, protocol) for each in KINDS[task] for protocol in protocols):
+        check(replace(trial, protocol=protocol), each)
+
+    def measure(group: Sequence[Features]) -> list[ProbeResult]:
+        return probe_cached(group, trial, KINDS[task], cache, protocols)
+
+    heard = pretraining_note(trial.corpus, trial.tested, pretrain_ids)
+    return beside_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
+
+
+def probe_cached(
+    group: Sequence[Features],
+    trial: Trial,
+    tasks: Sequence[Task],
+    cache: Path,
+    protocols: Sequence[ProbeProtocol] = (ProbeProtocol(),),
+) -> list[ProbeResult]:
+    """Judge features that come out of one pass over the audio (the layers of one model) on several tasks, by several
+    protocols; from `cache` where the same was computed before.
+    """
+    jobs = [(features, task, protocol) for features in group for task in tasks for protocol in protocols]
+    subjects = {features.name: {"name": features.name, **features.settings} for features in group}
+    paths = {}
+    for features, task, protocol in jobs:
+        where = place(cache, subjects[features.name], replace(trial, protocol=protocol), task)
+        paths[features.name, task, protocol] = where
+    found = {job: result for job, path in paths.items() if (result := find(path, trial)) is not None}
+    missing = [job for job in jobs if (job[0].name, *job[1:]) not in found]
+    for (features, task, protocol), result in _compute(missing, trial):
+        found[features.name, task, protocol] = result
+        result.write(paths[features.name, task, protocol])
+    known = {features.name: subject_of(features) for features in group}
+    return [
+        identified(result, replace(trial, protocol=job[2]), known[job[0]])
+        for job, result in ((job, found[job]) for job in paths)
+    ]
+
+
+def _compute(jobs: Sequence[ProbeJob], trial: Trial) -> Iterator[tuple[ProbeJob, ProbeResult]]:
+    """Every job with its result, from one pass over the audio; `speaker_last` needs another, of windows alone."""
+    for window in (None, WINDOW):
+        due = [job for job in jobs if (job[1] == "speaker_last") == (window is not None)]
+        group = list({id(job[0]): job[0] for job in due}.values())
+        splits = [trial.tested] if trial.folds else [trial.rows(trial.train), trial.rows(trial.test)]
+        tables = (
+            [
+                extract_group(group, trial.corpus, rows, last_of=window, device=trial.device, progress=trial.progress)
+                for rows in splits
+            ]
+            if due
+            else []
+        )
+        for job in due:
+            own = [table[group.index(job[0])] for table in tables]
+            yield job, _announced(job, trial, own)
+
+
+def _announced(job: ProbeJob, trial: Trial, tables: Sequence[FrameTable]) -> ProbeResult:
+    features, task, protocol = job
+    asked = replace(trial, protocol=protocol)
+    kind = "" if protocol.classifier == "linear" else f" {protocol.classifier}"
+    budget = "" if protocol.budget == 100 else f", {protocol.budget:g}% of the labels"
+    with announced(f"{task}{kind} probe of {protocol.name(features.name)}{budget}", trial.progress) as said:
+        if trial.folds:
+            result = judge_folds(asked, task, features, tables[0])
+        else:
+            result = judge(asked, task, features, tables[0], tables[1])
+        said.append(f"{result.accuracy:.1%}" + (f", L2 {result.l2:.2g}" if result.l2 else ""))
+    return result
+
+
+def probe_and_record(
+    task: str,
+    run: Path,
+    corpus: str | Path | Sequence[str],
+    train: str,
+    test: str,
+    *,
+    layers: Sequence[LayerName] = ("z", "c"),
+    baselines: bool = True,
+    device: str = "cpu",
+    progress: bool = True,
+    protocols: Sequence[ProbeProtocol] = (ProbeProtocol(),),
+    folds: int = 0,
+) -> list[ProbeResult]:
+    """Probe the model of a run folder and its baselines; write runs/NAME/probes/*.json and MLflow metrics.
+
+    Raises:
+        InputError: `run` is not the folder of a trained run, or the splits cannot be judged.
+    """
+    read_state(run)
+    results = probe_run(
+        task,
+        run,
+        corpus,
+        train,
+        test,
+        layers=layers,
+        baselines=baselines,
+        cache=run.parent / ".cache",
+        device=device,
+        progress=progress,
+        pretrain_ids=pretrain_ids(run),
+        protocols=protocols,
+        folds=folds,
+    )
+    record(results, run)
+    return results

@@ -1,7 +1,7 @@
 """How labels are read off features: the classifier, what it sees, how many labels it gets, and a name for all that."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,15 @@ from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.splits import has_speaker
 from cpc.evaluation import leakage
+from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.linear import Fitting
-from cpc.evaluation.results import TASKS, Count, ProbeResult, Task
+from cpc.evaluation.results import SHORT, TASKS, Count, ProbeResult, Task, key
 from cpc.evaluation.stats import bootstrap_interval, by_cluster
 
+VERSION = 4  # part of every key: raise it when a change of code changes any probe's numbers
 GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 REPLICATES = 2000  # of the bootstrap
+CTC_STEP, CTC_LR = 0.04, 2e-3  # seconds from one output of `phone_sequence` to the next, each of twice as much; of Adam
 WINDOW = 20480  # samples of a `speaker_last` window: 1.28 s at 16 kHz, as in CPC_audio
 
 
@@ -191,3 +194,67 @@ def over_speakers(
     if np.count_nonzero(by_speaker[1]) < 2:
         return None, None
     return bootstrap_interval(by_speaker[0], by_speaker[1], replicates=REPLICATES, seed=seed)
+
+
+# --- Results that were computed before, under a key of all that determines them.
+
+
+def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) -> Path:
+    """`cache`/KEY.json of one result.
+
+    KEY hashes all that determines it: `subject` (what is judged, as plain values), audio, labels, the ids of both
+    splits, task and protocol.
+    """
+    corpus = trial.corpus
+    facts = {
+        "version": VERSION,
+        "subject": subject,
+        "corpus": corpus.digest,
+        "labels": None if task.startswith("speaker") else _labels_digest(trial),
+        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
+        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
+        "folds": trial.folds,
+        "task": task,
+        "window": WINDOW if task == "speaker_last" else None,
+        "protocol": asdict(trial.protocol),
+        "replicates": REPLICATES,
+        **({"ctc": [CTC_STEP, CTC_LR], "silences": _silences(trial)} if task == "phone_sequence" else {}),
+    }
+    return cache / f"{key(facts)}.json"
+
+
+def _silences(trial: Trial) -> list[int]:
+    alignment = trial.corpus.labels(trial.labels)
+    return silent_classes(alignment.inventory, alignment.silences)
+
+
+def identified(result: ProbeResult, trial: Trial, subject: str = "") -> ProbeResult:
+    """A result with what tells it from others besides its fields: the fingerprint of data and protocol.
+
+    What the name says in full (features, classifier, seed, budget) has no part in it, so that results of the same data
+    share a column.
+    """
+    corpus, protocol = trial.corpus, asdict(trial.protocol)
+    facts = {
+        "corpus": corpus.digest,
+        "labels": None if result.task.startswith("speaker") else _labels_digest(trial),
+        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
+        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
+        "folds": trial.folds,
+        "protocol": {name: protocol[name] for name in ("l2", "hidden", "fitting")},
+    }
+    return replace(result, labels=trial.labels, fingerprint=key(facts)[:SHORT], subject=subject)
+
+
+def find(path: Path, trial: Trial) -> ProbeResult | None:
+    """A cached result under the names by which its data go today; None where there is none that can be read."""
+    try:
+        result = ProbeResult.read(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    names = trial.split_names
+    return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
+
+
+def _labels_digest(trial: Trial) -> list[str]:
+    return [trial.labels, *trial.corpus.labels(trial.labels).sha256]

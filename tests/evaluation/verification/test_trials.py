@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
-from cpc.evaluation.verification.score import PRIORS, cosines, summarise
-from cpc.evaluation.verification.trials import Trials, draw_trials, fair_shares, read_trials, write_trials
+from cpc.evaluation.trials import Trials, draw_trials, fair_shares, read_trials, write_trials
+from cpc.evaluation.verification import PRIORS, cosines, summarise
 
 EVERYTHING = 10_000
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Bool, Float, Int64
 
-from cpc.evaluation.verification.score import PRIORS, detection_errors, equal_error_rate, min_cost, summarise
+from cpc.evaluation.verification import PRIORS, detection_errors, equal_error_rate, min_cost, summarise
 
 phi = NormalDist().cdf
 

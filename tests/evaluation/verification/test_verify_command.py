@@ -20,16 +20,18 @@ from cpc.evaluation import compare
 from cpc.evaluation.features import Layer
 from cpc.evaluation.report import write_report
 from cpc.evaluation.results import headings
-from cpc.evaluation.verification.run import (
+from cpc.evaluation.trials import Choice, gather
+from cpc.evaluation.verification import (
+    Estimate,
     Session,
     VerificationConfig,
+    VerificationResult,
+    embeddings,
     evaluate,
     verification_table,
     verify_cached,
     verify_run,
 )
-from cpc.evaluation.verification.score import Estimate, VerificationResult, embeddings
-from cpc.evaluation.verification.trials import Choice, gather
 from cpc.losses.instance import load_pooling
 from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
@@ -120,7 +122,7 @@ def test_embeddings_are_means_of_frames_whatever_goes_through_together(
 ) -> None:
     rows, features = np.array([3, 5, 9, 30]), LogMel()
     (together,) = embeddings([features], chords, rows)
-    monkeypatch.setattr("cpc.evaluation.verification.score._AT_ONCE", 1)
+    monkeypatch.setattr("cpc.evaluation.verification._AT_ONCE", 1)
     (alone,) = embeddings([features], chords, rows)
     assert together == pytest.approx(alone, rel=1e-5)
     for row, vector in zip(rows.tolist(), together, strict=True):

@@ -1,23 +1,36 @@
-"""One vector for each utterance, and how alike two of them are."""
+"""Speaker verification: are two utterances by one speaker? Judged by cosines of frozen features; nothing is trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
+from rich.table import Table
 from torch import Tensor
 
+from cpc.audio.mfcc import WINDOW
 from cpc.data.corpus import Corpus
-from cpc.evaluation.abx.items import corpus_banks
-from cpc.evaluation.features import Features, Layer
-from cpc.evaluation.probes.protocol import REPLICATES
-from cpc.evaluation.results import Identity, Saved, joined, slug
+from cpc.evaluation.features import Features, Layer, LayerName, extract_group
+from cpc.evaluation.leakage import Unknown, pretraining_note
+from cpc.evaluation.results import SHORT, Identity, Saved, joined, key, slug
+from cpc.evaluation.runner import (
+    announced,
+    beside_baselines,
+    each_once,
+    load_checked,
+    pretrain_ids,
+    record,
+    subject_of,
+)
 from cpc.evaluation.stats import percentiles, resamplings
-from cpc.evaluation.verification.trials import MOST, Trials
+from cpc.evaluation.trials import MOST, Choice, Trials, VerificationData, gather, write_trials
+from cpc.losses.instance import load_pooling
 
+REPLICATES = 2000  # of the bootstrap
 _AT_ONCE = 1 << 25  # samples whose frames are held at once: 35 minutes, 0.4 GiB of frames of 512 numbers
 
 Rows = Int64[np.ndarray, " utterance"]
@@ -33,9 +46,9 @@ def embeddings(
     """
     found = [np.empty((len(rows), 0)) for _ in group]
     for places in _blocks(corpus.samples[rows]):
-        banks = corpus_banks(group, corpus, rows[places], device=device, progress=progress)
-        for number, bank in enumerate(banks):
-            vectors = np.stack([_vector(group[number], bank.table.utterance(i)) for i in range(len(places))])
+        tables = extract_group(group, corpus, rows[places], device=device, progress=progress)
+        for number, table in enumerate(tables):
+            vectors = np.stack([_vector(group[number], table.utterance(i)) for i in range(len(places))])
             if not found[number].size:
                 found[number] = np.empty((len(rows), vectors.shape[1]))
             found[number][places] = vectors
@@ -213,6 +226,7 @@ class VerificationResult(Saved):
     """
 
     KIND: ClassVar[str] = "verification result"
+    FOLDER: ClassVar[str] = "verification"
 
     features: str
     eer: Estimate
@@ -255,6 +269,16 @@ class VerificationResult(Saved):
         where = joined(Path(self.test).stem, self.corpus, train, self.fingerprint)
         return Identity("verification", self.task, where, joined(self.slug, self.subject))
 
+    def metrics(self) -> dict[str, float]:
+        """The equal error rate with its interval, and the minimum costs."""
+        values = dict(zip(("error", "low", "high"), self.eer, strict=True))
+        return values | {f"min_dcf_{prior}": cost.value for prior, cost in self.min_dcf.items()}
+
+    @property
+    def description(self) -> str:
+        """Corpus, trials, protocol and notes."""
+        return f"{self.corpus} {self.test}: {self.protocol}. {' '.join(self.notes)}"
+
     def _plain(self) -> dict[str, Any]:
         return {"eer": list(self.eer), "min_dcf": {prior: list(cost) for prior, cost in self.min_dcf.items()}}
 
@@ -262,3 +286,193 @@ class VerificationResult(Saved):
     def _typed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         costs = {prior: Estimate(*cost) for prior, cost in values["min_dcf"].items()}
         return {"eer": Estimate(*values["eer"]), "min_dcf": costs}
+
+
+# --- As a table for a terminal.
+
+
+def verification_table(results: Sequence[VerificationResult]) -> Table:
+    """One row a result: EER and minimum costs with their 95% intervals over speakers, and what was compared."""
+    first = results[0]
+    where = f"{first.corpus} {Path(first.test).name}" + (", other chapters" if first.other_chapters else "")
+    title = f"{where}: speaker verification, 95% over speakers; chance is 50% and 1"
+    table = Table(title=title, title_justify="left")
+    table.add_column("features")
+    for name in ("EER %", *(f"minDCF({prior})" for prior in first.min_dcf), "targets", "non-targets", "speakers"):
+        table.add_column(name, justify="right")
+    for r in results:
+        costs = (_interval(cost, "{:.3f}", 1.0) for cost in r.min_dcf.values())
+        counts = (f"{n:,}" for n in (r.targets, r.non_targets, r.speakers))
+        table.add_row(r.features, _interval(r.eer, "{:.2f}", 100.0), *costs, *counts)
+    return table
+
+
+def _interval(estimate: Estimate, form: str, times: float) -> str:
+    value, low, high = (form.format(times * number) for number in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+# --- A verification session: the layers of a model beside the baselines, on the same trials; nothing is computed twice.
+
+
+VERSION = 1  # part of every cache key: raise it when a change of code changes any number
+
+
+@dataclass(frozen=True)
+class Session:
+    """Trials, and where and how they are judged."""
+
+    material: VerificationData
+    cache: Path | None = None
+    device: str = "cpu"
+    progress: bool = False
+
+
+def verify_run(
+    run: Path,
+    corpus: Corpus,
+    choice: Choice,
+    *,
+    layers: Sequence[LayerName] = ("z", "c"),
+    baselines: bool = True,
+    cache: Path | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+    pretrain_ids: Sequence[str] | Unknown | None = None,
+) -> tuple[VerificationData, list[VerificationResult]]:
+    """Verification by a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
+
+    A model that was trained with an attentive pooling is judged by the vectors that it makes of c, too.
+    `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
+    in `cache`. Raises InputError where there is nothing to compare, before anything is computed.
+    """
+    model = load_checked(run, layers, device)
+    shortest = max(model.receptive_field, WINDOW)  # one for all features: they are judged on the same trials
+
+    def usable(samples: Rows) -> Bool[np.ndarray, " utterance"]:
+        long_enough: Bool[np.ndarray, " utterance"] = samples >= shortest
+        return long_enough
+
+    material = gather(corpus, choice, usable)
+    session = Session(material, cache, device, progress)
+    heard = pretraining_note(corpus, material.trials.rows, pretrain_ids)
+    pooling = load_pooling(run, model)
+    pooled = [Layer(model, "c", pooling=pooling)] if pooling else []
+    return material, beside_baselines(model, layers, baselines, partial(verify_cached, session=session), heard, pooled)
+
+
+def verify_cached(group: Sequence[Features], session: Session) -> list[VerificationResult]:
+    """Verification by features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
+    cache, material = session.cache, session.material
+    places = [cache / f"{_key(features, material)}.json" if cache else None for features in group]
+    found = each_once(group, places, partial(_known, material), partial(_measure, session))
+    short = material.digest[:SHORT]
+    return [replace(result, fingerprint=short, subject=subject_of(f)) for f, result in zip(group, found, strict=True)]
+
+
+def _measure(session: Session, group: Sequence[Features]) -> Iterator[VerificationResult]:
+    material = session.material
+    found = embeddings(group, material.corpus, material.rows, device=session.device, progress=session.progress)
+    return (_measured(features, vectors, session) for features, vectors in zip(group, found, strict=True))
+
+
+def _measured(features: Features, vectors: Vectors, session: Session) -> VerificationResult:
+    material, trials = session.material, session.material.trials
+    speakers = material.corpus.groups("speaker")[1]
+    with announced(f"verification by {features.name}", session.progress) as said:
+        scores = cosines(vectors, material.rows, material.train, trials)
+        sides = speakers[np.stack([trials.first, trials.second])]
+        summary = summarise(scores, trials.target, sides, seed=material.choice.seed)
+        said.append(f"EER {summary.eer.value:.1%}")
+    targets = int(trials.target.sum())
+    return VerificationResult(
+        features=features.name,
+        eer=summary.eer,
+        min_dcf={f"{prior:g}": cost for prior, cost in summary.min_dcf.items()},
+        targets=targets,
+        non_targets=len(trials) - targets,
+        speakers=len(np.unique(sides)),
+        utterances=len(trials.rows),
+        **_conditions(material),
+    )
+
+
+def _conditions(material: VerificationData) -> dict[str, Any]:
+    choice = material.choice
+    return {
+        "corpus": material.corpus.name,
+        "train": choice.train,
+        "test": choice.source,
+        "listed": choice.listed is not None,
+        "other_chapters": choice.other_chapters,
+        "most": choice.most,
+        "seed": choice.seed,
+        "protocol": _protocol(choice),
+        "notes": material.notes,
+    }
+
+
+def _protocol(choice: Choice) -> str:
+    other = " of different chapters" if choice.other_chapters else ""
+    drawn = f"at most {choice.most} trials of each kind{other}, speakers alike, seed {choice.seed}"
+    trials = f"trials of {Path(choice.source).name}" if choice.listed else drawn
+    return (
+        f"means of frames, centred on the mean of {choice.train}, scored by cosine; {trials}; EER by linear "
+        f"interpolation; minDCF with costs of 1, normalised; {REPLICATES} bootstrap replicates over speakers"
+    )
+
+
+def _known(material: VerificationData, place: Path) -> VerificationResult:
+    """A cached result under the names by which its data go today."""
+    return replace(VerificationResult.read(place), **_conditions(material))
+
+
+def _key(features: Features, material: VerificationData) -> str:
+    facts = {
+        "version": VERSION,
+        "features": {"name": features.name, **features.settings},
+        "material": material.digest,
+        "priors": PRIORS,
+        "replicates": REPLICATES,
+    }
+    return f"verification-{key(facts)}"
+
+
+# --- What `cpc verify` does: a run or a checkpoint on the trials of a corpus, with what belongs to a run recorded.
+
+
+@dataclass(frozen=True)
+class VerificationConfig:
+    """What the user asked for besides RUN and CORPUS; `keep_trials` is a file to write the trials to."""
+
+    choice: Choice = field(default_factory=Choice)
+    layers: Sequence[str] = ("z", "c")
+    baselines: bool = True
+    keep_trials: Path | None = None
+    device: str = "cpu"
+    progress: bool = True
+
+
+def evaluate(run: Path, source: Path, asked: VerificationConfig | None = None) -> list[VerificationResult]:
+    """Verification by RUN on the packed corpus SOURCE; what belongs to a run is recorded in its folder and in MLflow.
+
+    Raises InputError for whatever of it cannot be.
+    """
+    asked = asked or VerificationConfig()
+    corpus, tracked = Corpus.open(source), (run / "run.json").is_file()
+    material, results = verify_run(
+        run,
+        corpus,
+        asked.choice,
+        layers=asked.layers,
+        baselines=asked.baselines,
+        cache=run.parent / ".cache" if tracked else None,
+        device=asked.device,
+        progress=asked.progress,
+        pretrain_ids=pretrain_ids(run) if tracked else None,
+    )
+    if asked.keep_trials is not None:
+        write_trials(asked.keep_trials, material.trials, corpus)
+    if tracked:
+        record(results, run)
+    return results
