@@ -73,6 +73,26 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name, for writers that want a name and not a file; what is there at the end becomes `path`.
+
+    Raises:
+        DiskFull: nothing is left of what was begun.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with room_for(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            partial.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically, with the same bytes on every system."""
     with atomic(path) as file:

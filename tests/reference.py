@@ -128,3 +128,100 @@ def gathered_criterion(
         target = torch.zeros(batch * anchors, dtype=torch.long, device=z.device)
         losses.append(torch.nn.functional.cross_entropy(scores.flatten(0, 1), target))
     return torch.stack(losses).mean()
+
+
+# --- CPC_audio's forward pass (cpc/model.py, cpc/transformers.py there), stated again from its formulas.
+
+
+def cpc_audio_forward(weights: dict[str, Tensor], waveform: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """z and c (batch, frame, dim) of tensors under CPC_audio's names; `kind` is GRU, LSTM or transformer."""
+    x = waveform[:, None]
+    for i, (stride, padding) in enumerate(zip((5, 4, 2, 2, 2), (3, 2, 1, 1, 1), strict=True)):
+        x = torch.nn.functional.conv1d(
+            x, weights[f"gEncoder.conv{i}.weight"], weights[f"gEncoder.conv{i}.bias"], stride, padding
+        )
+        gain, shift = (weights.get(f"gEncoder.batchNorm{i}.{part}") for part in ("weight", "bias"))
+        if gain is not None and gain.ndim == 3:  # their channel norm: the unbiased variance over channels
+            centred = x - x.sum(1, keepdim=True) / x.shape[1]
+            variance = centred.square().sum(1, keepdim=True) / (x.shape[1] - 1)
+            x = centred / (variance + 1e-5).sqrt() * gain + shift
+        elif gain is not None:  # batch norm in evaluation
+            mean, variance = (weights[f"gEncoder.batchNorm{i}.running_{part}"] for part in ("mean", "var"))
+            x = (x - mean[:, None]) / (variance + 1e-5).sqrt()[:, None] * gain[:, None] + shift[:, None]
+        x = x.clamp_min(0)
+    z = x.transpose(1, 2)
+    if kind == "transformer":
+        return z, _cpc_audio_transformer(weights, z)
+    layers, sequence = sum("weight_hh" in name for name in weights), z
+    for layer in range(layers):
+        v, w, b, d = (weights[f"gAR.baseNet.{n}_l{layer}"] for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        h = cell = torch.zeros(len(z), w.shape[1])
+        states = []
+        for t in range(z.shape[1]):
+            given, kept = sequence[:, t] @ v.T + b, h @ w.T + d
+            if kind == "GRU":
+                (r, u, n), (hr, hu, hn) = given.chunk(3, 1), kept.chunk(3, 1)
+                u = (u + hu).sigmoid()
+                h = (1 - u) * (n + (r + hr).sigmoid() * hn).tanh() + u * h
+            else:
+                i, f, g, o = (given + kept).chunk(4, 1)
+                cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * cell.tanh()
+            states.append(h)
+        sequence = torch.stack(states, 1)
+    return z, sequence
+
+
+def _cpc_audio_transformer(weights: dict[str, Tensor], x: Tensor, prefix: str = "gAR.0.", heads: int = 8) -> Tensor:
+    """Causal attention with a learnt vector for each distance; a key d frames ago has column S − 1 − d."""
+
+    def part(name: str) -> Tensor:
+        return weights[prefix + name]
+
+    relative = part("multihead.Att.Krelpos")
+    size, span = relative.shape
+    out = torch.zeros_like(x)
+    q, k, v = (x @ part(f"multihead.{name}.weight").T for name in ("Wq", "Wk", "Wv"))
+    for b in range(len(x)):
+        for t in range(x.shape[1]):
+            for head in range(heads):
+                own = slice(head * size, (head + 1) * size)
+                query = q[b, t, own]
+                scores = torch.stack(
+                    [(query @ k[b, s, own] + query @ relative[:, span - 1 - (t - s)]) / size**0.5 for s in range(t + 1)]
+                )
+                out[b, t, own] = scores.softmax(0) @ v[b, : t + 1, own]
+
+    def norm(y: Tensor, name: str) -> Tensor:
+        centred = y - y.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * part(f"{name}.weight") + part(
+            f"{name}.bias"
+        )
+
+    y = norm(x + out @ part("multihead.Wo.weight").T, "ln_multihead")
+    inner = (y @ part("ffnetwork.lin1.weight").T + part("ffnetwork.lin1.bias")).clamp_min(0)
+    return norm(y + inner @ part("ffnetwork.lin2.weight").T + part("ffnetwork.lin2.bias"), "ln_ffnetwork")
+
+
+def cpc_audio_predictions(criterion: dict[str, Tensor], c: Tensor, kind: str) -> Tensor:
+    """Predictions (step, batch, anchor, dim) of CPC_audio's heads (cpc/criterion/criterion.py): linear, ffd, conv8."""
+    prefix, found = "wPrediction.predictors.", []
+    for k in range(len({name.split(".")[2] for name in criterion})):
+        if kind == "linear":
+            found.append(c @ criterion[f"{prefix}{k}.weight"].T)
+        elif kind == "ffd":  # their layers multiply what they give by √(2 / inputs)
+            y = c
+            for layer in ("lin1", "lin2"):
+                w, b = (criterion[f"{prefix}{k}.{layer}.module.{part}"] for part in ("weight", "bias"))
+                y = (y @ w.T + b) * (2 / w.shape[1]) ** 0.5
+                y = y.clamp_min(0) if layer == "lin1" else y
+            found.append(y)
+        elif kind == "conv8":
+            w, b = (criterion[f"{prefix}{k}.module.module.{part}"] for part in ("weight", "bias"))
+            padded = torch.cat([torch.zeros(len(c), w.shape[2] - 1, c.shape[2]), c], 1).transpose(1, 2)
+            made = torch.nn.functional.conv1d(padded, w, b) * (2 / (w.shape[1] * w.shape[2])) ** 0.5
+            found.append(made.transpose(1, 2))
+        else:
+            parts = {name.removeprefix(f"{prefix}{k}."): value for name, value in criterion.items()}
+            found.append(_cpc_audio_transformer(parts, c, "0."))
+    return torch.stack(found)

@@ -40,7 +40,7 @@ def test_every_error_at_once_with_file_key_value_and_remedy(tmp_path: Path) -> N
     assert len(lines) == 5
     text = "\n".join(lines)
     assert f"{path}: model.encoder.chanels=3: no such key; did you mean model.encoder.channels?" in text
-    assert f"{path}: model.encoder.norm=layer: input should be 'none', 'channel' or 'batch'" in text
+    assert f"{path}: model.encoder.norm=layer: input should be 'none', 'channel', 'channel_unbiased' or 'batch'" in text
     assert f"{path}: optim.lr=-1: input should be greater than 0" in text
     assert f"{path}: losss={{}}: no such key; did you mean loss?" in text
     assert "command line: data.batch_size=many: input should be a valid integer" in text

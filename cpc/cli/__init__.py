@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli import data, embed, evaluate, probe, train
+from cpc.cli import data, embed, evaluate, export, probe, train
 from cpc.cli.arguments import complain
 from cpc.config import InputError
 
@@ -73,6 +73,9 @@ for verb in (
     evaluate.verify,
     evaluate.compare,
     evaluate.figures,
+    evaluate.units,
+    export.convert,
+    export.export,
 ):
     app.command()(verb)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(

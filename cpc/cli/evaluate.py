@@ -159,3 +159,36 @@ def verify(
     console().print(verification_table(results))
     for note in dict.fromkeys(note for result in results for note in result.notes):
         print(f"note: {note}")
+
+
+# --- The verb that turns speech into discrete units.
+
+
+def units(
+    run: RunFolder,
+    corpus: CorpusFolder,
+    k: Annotated[int, typer.Option("--k", min=2, help="Number of units.")] = 100,
+    layer: Annotated[str, typer.Option(help="z, c, a layer below c such as c1, or side by side as z+c.")] = "c",
+    train: Annotated[str, typer.Option(help="Split that is clustered.")] = "phone_train",
+    test: Annotated[str, typer.Option(help="Split on which the units are judged.")] = "phone_test",
+    split: Annotated[
+        str | None, typer.Option(help="Utterances whose units are written. Default: the whole corpus.")
+    ] = None,
+    codebook: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A codebook made before, instead of clustering.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="Labels of the phones.")] = "phones",
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: RUN/units/LAYER-K.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the clustering.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Discrete units: cluster a layer by k-means, write the units of every utterance, say how they stand for phones."""
+    from cpc.evaluation.units import UnitsConfig, discover, units_table
+
+    asked = UnitsConfig(k, layer, train, test, split, labels, seed, out, codebook, open_device(device))
+    result, folder = discover(run, corpus, asked)
+    console().print(units_table([result]))
+    for note in result.notes:
+        print(f"note: {note}")
+    print(f"units: {folder / 'units.txt'}, without repetitions {folder / 'units-deduplicated.txt'}")
+    print(f"codebook: {folder / 'codebook.safetensors'}")

@@ -28,14 +28,14 @@ def train(
     """
     from cpc.training.metrics import NotFinite
     from cpc.training.recipe import load_config
-    from cpc.training.run import resume as go_on
+    from cpc.training.run import resume as resume_run
     from cpc.training.run import train as begin
 
     words = words or []
     try:
         if resume is not None:
             open_device("auto")
-            run = go_on(resume, words)
+            run = resume_run(resume, words)
         elif not words or "=" in words[0]:
             raise InputError("RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first")
         else:

@@ -53,7 +53,8 @@ class Layer:
 
     @property
     def settings(self) -> Mapping[str, object]:
-        facts = {"model": dump(self.model.config), "weights": _weights_digest(self.model), "layer": self.layer}
+        architecture = {name: value for name, value in dump(self.model.config).items() if name != "init"}
+        facts = {"model": architecture, "weights": _weights_digest(self.model), "layer": self.layer}
         return facts | ({"pooling": _weights_digest(self.pooling)} if self.pooling else {})
 
     def frames(self, n_samples: int) -> int:
@@ -81,7 +82,7 @@ def layers_of(
     latents = model(waveform, lengths)
     parts: dict[str, Tensor] = {"z": latents.z, "c": latents.c}
     for part in {part for layer in layers for part in layer.split("+")} - parts.keys():
-        parts[part] = model.context.below(latents.z, int(part.removeprefix("c")))
+        parts[part] = model.context.layer_output(latents.z, int(part.removeprefix("c")))
     return {layer: torch.cat([parts[part] for part in layer.split("+")], dim=-1) for layer in layers}
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cpc.losses.negatives import Candidates, Grid, Negatives
+from cpc.losses.negatives import All, Candidates, Grid, Negatives
 from cpc.losses.objectives import NCE, InfoNCE, Mining, Objective, PairMargin, logsumexp, of_kind, shares_by_kind
 from cpc.losses.scores import Score
 
@@ -72,7 +72,12 @@ def contrast(
     found = negatives(score(anchors, keys), positive, grid, generator)
     if calibration is not None:
         found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
-    return Contrasted(objective(*found), _correct(found), shares_by_kind(objective, *found))
+    correct, kinds = _correct(found), shares_by_kind(objective, *found)
+    if isinstance(negatives, All) and isinstance(objective, InfoNCE):
+        weights = negatives.log_weights(positive, grid)
+        if weights is not None:
+            found = found._replace(negatives=found.negatives + weights * objective.temperature)
+    return Contrasted(objective(*found), correct, kinds)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -57,16 +57,30 @@ class CPCLossConfig:
     learnable: tuple[Learnt, ...] = ()
     kind: Literal["cpc"] = "cpc"
 
+    @model_validator(mode="after")
+    def _weighs(self) -> "CPCLossConfig":
+        check_weights(self.negatives, self.objective)
+        return self
+
+
+def check_weights(negatives: Negatives, objective: Objective) -> None:
+    """Raises ValueError for negatives that are weighed by an objective that does not weigh."""
+    plain = isinstance(objective, InfoNCE) and not objective.concentration
+    if isinstance(negatives, All) and negatives.cross_weight != 1.0 and not plain:
+        rule = "weighing negatives is for objective.kind=info_nce without a concentration; leave it at 1"
+        raise ValueError(f"negatives.cross_weight={negatives.cross_weight}: {rule}")
+
 
 class Losses(NamedTuple):
     """What a step of training wants to know.
 
     loss: the mean over the K steps, to be minimised. per_step, accuracy: one value a step k = 1 … K; accuracy is
     the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
-    the mutual information of c_t and z_{t+k} in nats, which cannot exceed `ceiling` = ln(1 + M)
-    (van den Oord 2018, section 2.3); both are NaN where the loss gives no such bound: for other objectives than
-    InfoNCE, and for negatives that are chosen by their score. kinds: of triplets, the shares that are easy,
-    semi-hard and hard (Schroff et al. 2015, section 3.2); None for other objectives.
+    the mutual information of c_t and z_{t+k} in nats, which cannot exceed ln(1 + M) (van den Oord 2018, section 2.3);
+    NaN where the loss gives no such bound: for other objectives than InfoNCE, and for negatives that are weighed or
+    chosen by their score. ceiling: the loss at chance, ln(1 + M) (of weighed negatives, M is the sum of the weights);
+    NaN where it is not known. kinds: of triplets, the shares that are easy,
+    semi-hard and hard (Schroff et al. 2015, section 3.2); None for other objectives. bounded: whether bound is one.
     """
 
     loss: Float[Tensor, ""]
@@ -75,6 +89,7 @@ class Losses(NamedTuple):
     bound: Float[Tensor, "step"]
     ceiling: float
     kinds: Float[Tensor, "kind"] | None = None
+    bounded: bool = False
 
     def detach(self) -> "Losses":
         """The same numbers, without the graph that made them."""
@@ -87,7 +102,15 @@ def mean(shares: Sequence[Losses]) -> Losses:
         return shares[0]
     tensors = zip(*(share[:4] for share in shares), strict=True)
     loss, per_step, accuracy, bound = (torch.stack(values).mean(0) for values in tensors)
-    return Losses(loss, per_step, accuracy, bound, shares[0].ceiling, mean_kinds([share.kinds for share in shares]))
+    return Losses(
+        loss,
+        per_step,
+        accuracy,
+        bound,
+        shares[0].ceiling,
+        mean_kinds([share.kinds for share in shares]),
+        shares[0].bounded,
+    )
 
 
 def mean_kinds(shares: Sequence[Tensor | None]) -> Tensor | None:
@@ -126,6 +149,7 @@ class CPCLoss(nn.Module):
         super().__init__()
         self.prediction_steps, self.group_size = prediction_steps, group_size
         self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
+        check_weights(self.negatives, self.objective)
         self.score = score or Dot()
         self.calibration = Calibration(learnable) if learnable else None
         self.heads = build_heads(heads or BilinearConfig(), prediction_steps, hidden, dim)
@@ -155,9 +179,9 @@ class CPCLoss(nn.Module):
                 correct.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
                 kinds.append(mean_kinds([f.kinds for f in found]))
             losses, accuracy = torch.stack(per_step), torch.stack(correct)
-        ceiling = self.ceiling(batch * share.of, frames) if self.bounds_information else math.nan
-        bound = ceiling - losses.detach()
-        return Losses(losses.mean(), losses, accuracy, bound, ceiling, mean_kinds(kinds))
+        ceiling = self.ceiling(batch * share.of, frames) if self.knows_chance else math.nan
+        bound = (ceiling if self.bounds_information else math.nan) - losses.detach()
+        return Losses(losses.mean(), losses, accuracy, bound, ceiling, mean_kinds(kinds), self.bounds_information)
 
     def scored_at_once(self, batch: int, share: BatchShard = FULL_BATCH) -> int | None:
         """The size of a group whose other frames are all negatives, so that all steps are scored at once; None if not.
@@ -195,6 +219,8 @@ class CPCLoss(nn.Module):
             score, scales = Dot(), (1 / temperature) / upcast(lengths)
         else:
             scales = upcast(predictions.new_full((1, 1, 1), 1 / temperature)).expand(groups, 1, 1)
+        grid = Grid(size, frames)
+        weights = self.negatives.log_weights(target, grid) if isinstance(self.negatives, All) else None
         chunk = max(1, MOST_SCORES[z.device.type] // (len(target) * size * frames))
         losses, correct = [], []
         for predicted, own, scale in zip(*(x.split(chunk) for x in (predictions, keys, scales)), strict=True):
@@ -202,9 +228,10 @@ class CPCLoss(nn.Module):
             if self.calibration is not None:
                 scores = self.calibration(scores)
             flat, places = scores.flatten(0, 1), target.repeat(len(own))
-            losses.append(F.cross_entropy(flat, places, reduction="none"))
             with torch.no_grad():
                 correct.append((flat >= flat.gather(1, places[:, None])).sum(1) == 1)
+            weighed = flat if weights is None else (scores + weights).flatten(0, 1)
+            losses.append(F.cross_entropy(weighed, places, reduction="none"))
         return (
             reduce(torch.cat(losses), "(b a k) -> k", "mean", k=steps, a=anchors),
             reduce(torch.cat(correct).float(), "(b a k) -> k", "mean", k=steps, a=anchors),
@@ -282,10 +309,15 @@ class CPCLoss(nn.Module):
         )
 
     @property
-    def bounds_information(self) -> bool:
-        """Whether ln(1 + M) − loss is a lower bound on the mutual information."""
+    def knows_chance(self) -> bool:
+        """Whether the loss of scores that know nothing is ln(1 + M)."""
         plain = isinstance(self.objective, InfoNCE) and not self.objective.concentration
         return plain and isinstance(self.negatives, Uniform | All | Within)
+
+    @property
+    def bounds_information(self) -> bool:
+        """Whether ln(1 + M) − loss is a lower bound on the mutual information: not where negatives are weighed."""
+        return self.knows_chance and getattr(self.negatives, "cross_weight", 1.0) == 1.0
 
     def on_step_end(self, model: CPC) -> None:
         """After a step of the optimizer: nothing is kept."""
@@ -294,21 +326,21 @@ class CPCLoss(nn.Module):
         """Nothing is kept."""
 
     def ceiling(self, batch: int, frames: int) -> float:
-        """ln(1 + M): the loss at chance, and the most that the bound can show.
+        """ln(1 + M): the loss at chance, and the most that the bound can show; of weighed negatives M is their weight.
 
         Groups of different sizes can differ in M: the mean over the anchors of the batch.
         """
-        return sum(share * math.log1p(count) for share, count in self.candidates(batch, frames))
+        weigh = self.negatives.weight if isinstance(self.negatives, All) else self.negatives.size
+        return sum(share * math.log1p(weigh(grid)) for share, grid in self._grids(batch, frames))
 
     def chance(self, batch: int, frames: int) -> float:
         """The accuracy of guessing, 1 / (1 + M), the mean over the anchors of a batch."""
-        return sum(share / (1 + count) for share, count in self.candidates(batch, frames))
+        return sum(share / (1 + self.negatives.size(grid)) for share, grid in self._grids(batch, frames))
 
-    def candidates(self, batch: int, frames: int) -> list[tuple[float, int]]:
-        """The shares of the anchors of a batch that have M negatives each, and that M."""
+    def _grids(self, batch: int, frames: int) -> list[tuple[float, Grid]]:
+        """The shares of the anchors of a batch that have a grid of keys, and that grid."""
         cut = blocks(batch, self.group_size)
-        parts = [(len(range(*block.indices(batch))) / batch, Grid(size, frames)) for block, size in cut]
-        return [(share, self.negatives.size(grid)) for share, grid in parts]
+        return [(len(range(*block.indices(batch))) / batch, Grid(size, frames)) for block, size in cut]
 
     def equal_group_size(self, sequences: int, share: BatchShard) -> int:
         """The size of every group of a batch of which a share has so many sequences."""

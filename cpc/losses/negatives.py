@@ -1,5 +1,6 @@
 """Picking scores: from those of all pairs to those of each anchor's positive and negatives."""
 
+import math
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -128,9 +129,26 @@ class Uniform:
 
 @dataclass(frozen=True, config=STRICT)
 class All:
-    """Every key of the grid but the positive."""
+    """Every key of the grid but the positive.
 
+    cross_weight: how much a key of another window counts, where one of the own window counts 1. Less keeps more of the
+        phones and less of the speaker (docs/representation.md). InfoNCE alone weighs.
+    """
+
+    cross_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     kind: Literal["all"] = "all"
+
+    def weight(self, grid: Grid) -> float:
+        """The sum of the weights of an anchor's negatives."""
+        return grid.frames - 1 + self.cross_weight * (grid.sequences - 1) * grid.frames
+
+    def log_weights(self, positive: Int[Tensor, "anchor"], grid: Grid) -> Float[Tensor, "anchor key"] | None:
+        """What is added to the scores of the negatives before they are summed up; None where all weigh the same."""
+        if self.cross_weight == 1.0 or grid.sequences == 1:
+            return None
+        sequences = torch.arange(grid.sequences * grid.frames, device=positive.device) // grid.frames
+        other = sequences != (positive // grid.frames)[:, None]
+        return other * math.log(self.cross_weight)
 
     def size(self, grid: Grid) -> int:
         """Negatives an anchor."""

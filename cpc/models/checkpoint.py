@@ -5,8 +5,8 @@ the file's header. Random choices are pure functions of (seed, step), so the ste
 """
 
 import json
-import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cpc.config import InputError, upgrade, validate
-from cpc.io import room_for
+from cpc.config import InputError, dump, flatten, upgrade, validate
+from cpc.io import atomic_path
 from cpc.models.cpc import CPC, ModelConfig
 from cpc.version import versions
 
@@ -74,24 +74,16 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def save(
-    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, header: Mapping[str, Any]
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer | None, header: Mapping[str, Any]
 ) -> None:
-    """Write modules, optimizer state and header to `path`, whole or not at all. Raises DiskFull."""
-    tensors = _optimizer_tensors(modules, optimizer)
+    """Write modules, optimizer state (if any) and header to `path`, whole or not at all. Raises DiskFull."""
+    tensors = _optimizer_tensors(modules, optimizer) if optimizer else {}
     for prefix, module in modules.items():
         tensors |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     metadata = {"cpc": json.dumps({"format": FORMAT, **header, "versions": versions()})}
-    partial = path.with_name(path.name + ".partial")
-    with room_for(path):
-        try:
-            save_file(tensors, partial, metadata)
-            partial.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -143,3 +135,43 @@ def _restore_optimizer(
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if state:
             optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
+
+
+# --- Weights that training starts from.
+
+
+def initialise(path: str | Path, model: CPC, criterion: nn.Module) -> str:
+    """Put the weights of a run, a checkpoint or a file of CPC_audio's format into a model, and heads into its loss.
+
+    Args:
+        path: a run folder, a .safetensors checkpoint, or a .pt file that `cpc convert` reads.
+        model: takes all of its weights.
+        criterion: takes the file's where every name and shape is the same.
+
+    Returns:
+        what was taken, in words.
+
+    Raises:
+        InputError: no such file, or a model of other settings, which are named.
+    """
+    if Path(path).suffix in (".pt", ".pth", ".ckpt"):
+        from cpc.models.convert import read_foreign
+
+        found = read_foreign(Path(path))
+        config, weights, heads = found.config, found.weights, found.head_weights
+    else:
+        header, tensors = read_checkpoint(checkpoint_file(path))
+        config = validate(ModelConfig, header["config"]["model"])
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        heads = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
+    theirs, ours = (flatten(dump(replace(each, init=None))) for each in (config, model.config))
+    if theirs != ours:
+        keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+        said = "; ".join(f"model.{key} is {theirs.get(key)} there and {ours.get(key)} here" for key in keys[:4])
+        raise InputError(f"model.init={path}: {said}; take its settings, for example with base: in the recipe")
+    model.load_state_dict(weights)
+    own = criterion.state_dict()
+    if heads and heads.keys() == own.keys() and all(heads[name].shape == own[name].shape for name in own):
+        criterion.load_state_dict(heads)
+        return f"weights and heads of {path}"
+    return f"weights of {path}; new heads"

@@ -136,12 +136,12 @@ def collapse(layer: LayerName, spread: Spread, dim: int) -> str | None:
     return None
 
 
-def chance(bound: float, ceiling: float) -> str | None:
+def chance(loss: float, ceiling: float) -> str | None:
     """What to try when the loss stays where it is without information, or None."""
-    if bound >= AT_CHANCE * ceiling:
+    if loss <= (1 - AT_CHANCE) * ceiling:
         return None
     return (
-        f"the loss is at chance ({ceiling - bound:.3f}, ln(1 + M) = {ceiling:.3f}), so nothing is predicted yet: if it "
+        f"the loss is at chance ({loss:.3f}, ln(1 + M) = {ceiling:.3f}), so nothing is predicted yet: if it "
         "stays there, try a lower optim.lr, a longer optim.warmup_steps, another loss.score.scale (1/√dim is a good "
         "start), model.encoder.norm=channel, or listen whether the corpus is silent"
     )

@@ -1,9 +1,9 @@
 """The autoregressive context: z up to t → c_t (van den Oord 2018, section 3.1).
 
-Every context network is called in two ways. `context(z)` gives c for whole sequences. `context.go_on(z, state)` gives
+Every context network is called in two ways. `context(z)` gives c for whole sequences. `context.step(z, state)` gives
 c and the state after the last frame, going on from the state that earlier frames left (None: from the beginning); a
-state is a flat tuple of tensors, and pieces in turn give what the whole gives. `context.below(z, count)` stops after
-the first `count` of its `depth` layers.
+state is a flat tuple of tensors, and pieces in turn give what the whole gives. `context.layer_output(z, count)` stops
+after the first `count` of its `depth` layers.
 """
 
 from collections.abc import Iterator
@@ -112,19 +112,19 @@ class Recurrent(nn.Module):
             self.rnn = nn.ModuleList(network(width, config.hidden, batch_first=True) for width in widths)
 
     def forward(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame hidden"]:
-        if isinstance(self._stages()[0][1], nn.GRU) and z.device.type == "cpu" and torch.is_grad_enabled():
-            for norm, rnn in self._stages():
+        if isinstance(self.stages()[0][1], nn.GRU) and z.device.type == "cpu" and torch.is_grad_enabled():
+            for norm, rnn in self.stages():
                 z = gru(rnn, norm(z))
             return z
-        return self.go_on(z)[0]
+        return self.step(z)[0]
 
-    def go_on(
+    def step(
         self, z: Float[Tensor, "batch frame dim"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch frame hidden"], State]:
         after: list[State] = []
         with _exact_steps(z) as exact:
             c = exact
-            for number, (norm, rnn) in enumerate(self._stages()):
+            for number, (norm, rnn) in enumerate(self.stages()):
                 before = state if state is None or self.norms is None else [s[number : number + 1] for s in state]
                 # torch wants a GRU's without its tuple
                 given = before[0] if before is not None and len(before) == 1 else before and tuple(before)
@@ -132,17 +132,17 @@ class Recurrent(nn.Module):
                 after.append(left if isinstance(left, tuple) else (left,))
         return c, after[0] if len(after) == 1 else tuple(torch.cat(parts) for parts in zip(*after, strict=True))
 
-    def below(self, z: Float[Tensor, "batch frame dim"], count: int) -> Float[Tensor, "batch frame hidden"]:
+    def layer_output(self, z: Float[Tensor, "batch frame dim"], count: int) -> Float[Tensor, "batch frame hidden"]:
         with _exact_steps(z) as exact:
             c = exact
             if self.norms is None:
-                found: Tensor = _first_layers(self._stages()[0][1], count)(c)[0]
+                found: Tensor = _first_layers(self.stages()[0][1], count)(c)[0]
                 return found
-            for norm, rnn in self._stages()[:count]:
+            for norm, rnn in self.stages()[:count]:
                 c = rnn(norm(c))[0]
         return c
 
-    def _stages(self) -> list[tuple[nn.Module, Any]]:
+    def stages(self) -> list[tuple[nn.Module, Any]]:
         """What z goes through: a norm (or none) and a recurrent network, one after the other."""
         if self.norms is None or not isinstance(self.rnn, nn.ModuleList):
             return [(nn.Identity(), self.rnn)]
@@ -168,9 +168,9 @@ class Transformer(nn.Module):
         self.depth = config.layers
 
     def forward(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame hidden"]:
-        return self.go_on(z)[0]
+        return self.step(z)[0]
 
-    def go_on(
+    def step(
         self, z: Float[Tensor, "batch frame dim"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch frame hidden"], State]:
         c, kept = self.project(z), []
@@ -179,7 +179,7 @@ class Transformer(nn.Module):
             kept += past
         return c, tuple(kept)
 
-    def below(self, z: Float[Tensor, "batch frame dim"], count: int) -> Float[Tensor, "batch frame hidden"]:
+    def layer_output(self, z: Float[Tensor, "batch frame dim"], count: int) -> Float[Tensor, "batch frame hidden"]:
         c: Tensor = self.project(z)
         for layer in self.layers[:count]:
             c, _ = layer(c)

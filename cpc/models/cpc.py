@@ -21,11 +21,13 @@ class ModelConfig:
 
     sample_rate: Hz of the audio.
     context: the autoregressive network: z up to t gives c_t.
+    init: run folder, checkpoint or .pt file of CPC_audio whose weights training starts from; null for random ones.
     """
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     context: ContextConfig = Field(default_factory=GRUConfig)
     sample_rate: int = Field(default=16000, ge=1)
+    init: str | None = None
 
 
 class Latents(NamedTuple):

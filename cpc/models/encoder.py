@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cpc.config import STRICT
 
+NormName = Literal["none", "channel", "channel_unbiased", "batch"]
 Positive = Annotated[int, Field(ge=1)]
 Padding = Annotated[int, Field(ge=0)]
 
@@ -32,7 +33,8 @@ class EncoderConfig:
     kernels: samples that each layer sees, in frames of the layer before.
     strides: steps of each layer; their product is the hop, 160 samples.
     padding: zeros at both ends of each layer.
-    norm: after each convolution: none, over the channels of a frame (channel), or over batch and time (batch).
+    norm: after each convolution: none, over the channels of a frame (channel; channel_unbiased divides by the unbiased
+        variance, as CPC_audio does), or over batch and time (batch).
     bias: whether convolutions add a constant.
     """
 
@@ -40,7 +42,7 @@ class EncoderConfig:
     kernels: tuple[Positive, ...] = (10, 8, 4, 4, 4)
     strides: tuple[Positive, ...] = (5, 4, 2, 2, 2)
     padding: tuple[Padding, ...] = (3, 2, 1, 1, 1)
-    norm: Literal["none", "channel", "batch"] = "none"
+    norm: NormName = "none"
     bias: bool = True
     output: Literal["relu", "linear"] = "relu"
 
@@ -65,14 +67,31 @@ class ChannelNorm(nn.LayerNorm):
 
     The type stays that of the input, its statistics are float32 in any case: on a GPU autocast would make the longest
     sequences of all float32, and the layers after it move twice the bytes.
+
+    `unbiased`: by the variance over C − 1 channels instead of C, as CPC_audio has it. With v the variance over C,
+    (x − m) / √(v C/(C−1) + ε) = √((C−1)/C) (x − m) / √(v + ε (C−1)/C): a layer norm of another gain and ε.
     """
 
+    def __init__(self, channels: int, unbiased: bool = False) -> None:
+        super().__init__(channels)
+        self.shrink = (channels - 1) / channels if unbiased and channels > 1 else 1.0
+
+    @property
+    def gain(self) -> Float[Tensor, "dim"]:
+        """The factor of each channel after dividing by the variance over C."""
+        return self.weight if self.shrink == 1.0 else self.weight * self.shrink**0.5
+
+    @property
+    def eps_of_biased(self) -> float:
+        """What is added to the variance over C."""
+        return float(self.eps * self.shrink)
+
     def forward(self, input: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch frame dim"]:
-        if input.device.type == "cpu":  # takes weights of another type
+        if input.device.type == "cpu" and self.shrink == 1.0:  # takes weights of another type
             return super().forward(input)
-        gain, shift = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        gain, shift = self.gain.to(input.dtype), self.bias.to(input.dtype)
         with torch.autocast(input.device.type, enabled=False):
-            return F.layer_norm(input, self.normalized_shape, gain, shift, self.eps)
+            return F.layer_norm(input, self.normalized_shape, gain, shift, self.eps_of_biased)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -175,12 +194,12 @@ def convolve(x: Float[Tensor, "batch step channel"], conv: nn.Module, padding: i
     return rearrange(F.conv2d(x, conv.weight, conv.bias, (1, stride), (0, padding)), "b d 1 t -> b t d")
 
 
-def _norm(kind: Literal["none", "channel", "batch"], channels: int) -> nn.Module:
+def _norm(kind: NormName, channels: int) -> nn.Module:
     match kind:
         case "none":
             return nn.Identity()
-        case "channel":
-            return ChannelNorm(channels, eps=1e-5)
+        case "channel" | "channel_unbiased":
+            return ChannelNorm(channels, unbiased=kind == "channel_unbiased")
         case "batch":
             return BatchNorm(channels)
 

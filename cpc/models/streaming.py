@@ -61,14 +61,14 @@ class Stream:
         if chunk.ndim != 2 or not chunk.is_floating_point() or len(chunk) != self._batch:
             what = f"shape {tuple(chunk.shape)} and type {str(chunk.dtype).removeprefix('torch.')}"
             raise InputError(f"chunk: has {what}; must be floats in [-1, 1) of shape ({self._batch}, samples)")
-        return self._go_on(chunk.to(self._device), last=False)
+        return self._advance(chunk.to(self._device), last=False)
 
     def close(self) -> Latents:
         """The frames that see the zero padding after the end. The stream takes no more chunks then."""
-        return self._go_on(torch.zeros(self._batch or 1, 0, device=self._device), last=True)
+        return self._advance(torch.zeros(self._batch or 1, 0, device=self._device), last=True)
 
     @torch.inference_mode()
-    def _go_on(self, chunk: Float[Tensor, "batch sample"], last: bool) -> Latents:
+    def _advance(self, chunk: Float[Tensor, "batch sample"], last: bool) -> Latents:
         if self.closed:
             raise InputError("stream: is closed; begin another with cpc.stream(model)")
         self.closed = last
@@ -78,7 +78,7 @@ class Stream:
         self.frames += z.shape[1]
         if z.shape[1] == 0:
             return Latents(z, z.new_zeros(len(z), 0, self.model.hidden))
-        c, self._state = self.model.context.go_on(z, self._state)
+        c, self._state = self.model.context.step(z, self._state)
         return Latents(z, c)
 
 

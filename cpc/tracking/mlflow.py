@@ -143,6 +143,20 @@ def log_now(client: "MlflowClient", run_id: str, metrics: Mapping[str, float], t
     client.log_batch(run_id, metrics=points, tags=[RunTag(k, v) for k, v in tags.items()])
 
 
+def new_run(folder: Path, experiment: str, settings: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """The id of a new, finished run that was not trained here, named after its folder."""
+    from mlflow.entities import Param, RunTag
+
+    client = connect(folder.parent)
+    run: str = client.create_run(experiment_id(client, experiment, folder.parent), run_name=folder.name).info.run_id
+    params = [Param(key, str(value)) for key, value in settings.items()]
+    for start in range(0, len(params), 100):  # as many as MLflow takes at once
+        client.log_batch(run, params=params[start : start + 100])
+    client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.set_terminated(run)
+    return run
+
+
 Event = dict[str, Any]
 
 

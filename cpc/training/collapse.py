@@ -37,7 +37,7 @@ class CollapseMonitor:
         criterion = self._job.criterion
         if not isinstance(criterion, CPCLoss) or not isinstance(criterion.objective, InfoNCE):
             return None  # other objectives have no known loss at chance
-        return spread.chance(latest.get("train/bound", math.inf), latest.get("train/ceiling", 0.0))
+        return spread.chance(latest.get("train/loss", -math.inf), latest.get("train/ceiling", math.inf))
 
     def _report(self, found: dict[str, str]) -> None:
         step = self._job.step

@@ -95,6 +95,5 @@ def graph_obstacle(recipe: Recipe, world: World) -> str:
 def _copy(losses: Losses) -> Losses:
     """The same numbers in memory that no replay writes to."""
     loss, per_step, accuracy, bound = (part.clone() for part in losses[:4])
-    return Losses(
-        loss, per_step, accuracy, bound, losses.ceiling, None if losses.kinds is None else losses.kinds.clone()
-    )
+    kinds = None if losses.kinds is None else losses.kinds.clone()
+    return losses._replace(loss=loss, per_step=per_step, accuracy=accuracy, bound=bound, kinds=kinds)

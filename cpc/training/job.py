@@ -31,6 +31,7 @@ from cpc.losses.instance import InstanceConfig, InstanceLoss
 from cpc.losses.sharding import BatchShard
 from cpc.losses.supervised import FrameLabels, SupervisedConfig
 from cpc.models import checkpoint
+from cpc.models.checkpoint import initialise
 from cpc.models.cpc import CPC, build
 from cpc.seeding import derive, torch_generator
 from cpc.training.batching import BatchPartition, divide
@@ -58,6 +59,7 @@ class Trainer:
     step: int = 0
     best: float = float("inf")
     seconds: float = 0.0  # spent training, over every resumption
+    origin: str = ""  # what the weights were taken from, in words
     identity: dict[str, Any] = field(default_factory=dict)  # the run's name and MLflow id
 
     @classmethod
@@ -76,6 +78,7 @@ class Trainer:
         precision = chosen_precision(recipe.training.precision, device)
         model = build(recipe.model, recipe.seed).to(device)
         criterion = build_criterion(recipe, model)
+        origin = initialise(recipe.model.init, model, criterion) if recipe.model.init else ""
         if recipe.training.compile:
             model.encoder.compile()
         train, valid = _windows(recipe, corpus, division)
@@ -91,6 +94,7 @@ class Trainer:
             division,
             parallel(Network(model, criterion), world),
             precision,
+            origin=origin,
         )
         _ = job.frame_labels  # missing ones are said now, not at the first step
         if world.size > 1:

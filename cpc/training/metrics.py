@@ -26,7 +26,7 @@ class Meter:
     def _reset(self) -> None:
         self._sum: Float[Tensor, value] | None = None
         self._count, self._since = 0, time.perf_counter()
-        self._ceiling, self._kinds = 0.0, 0
+        self._ceiling, self._bounded, self._kinds = 0.0, False, 0
 
     def add(self, losses: Losses, norm: Float[Tensor, ""] | None = None) -> None:
         """Add one step's losses; nothing is synchronised."""
@@ -37,7 +37,7 @@ class Meter:
         self._kinds = len(kinds)
         self._sum = values if self._sum is None else self._sum + values
         self._count += 1
-        self._ceiling = losses.ceiling
+        self._ceiling, self._bounded = losses.ceiling, losses.bounded
 
     @property
     def finite(self) -> bool:
@@ -52,8 +52,10 @@ class Meter:
         steps = len(rest) // 2
         values = {f"{prefix}/loss": loss}
         values |= {f"{prefix}/triplets/{kind}": share for kind, share in zip(KINDS, kinds, strict=False)}
-        if not math.isnan(self._ceiling):  # the loss bounds the information
-            values |= {f"{prefix}/bound": self._ceiling - loss, f"{prefix}/ceiling": self._ceiling}
+        if not math.isnan(self._ceiling):  # the loss at chance is known
+            values[f"{prefix}/ceiling"] = self._ceiling
+        if self._bounded:
+            values[f"{prefix}/bound"] = self._ceiling - loss
         for k in range(steps if steps > 1 else 0):
             values[f"{prefix}/loss_k/{k + 1:02d}"] = rest[k]
             values[f"{prefix}/accuracy_k/{k + 1:02d}"] = rest[steps + k]

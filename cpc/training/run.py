@@ -21,11 +21,18 @@ from cpc.config import InputError, dump, flatten, load, upgrade
 from cpc.device import device_name
 from cpc.distributed import World
 from cpc.io import DiskFull, locked, write_json, write_text
-from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker
+from cpc.losses.cpc import CPCLoss, CPCLossConfig
+from cpc.losses.negatives import Uniform
+from cpc.losses.scores import Dot
+from cpc.models import checkpoint
+from cpc.models.convert import Converted
+from cpc.models.heads import BilinearConfig
+from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, new_run
 from cpc.training.cuda_graph import graph_obstacle
 from cpc.training.job import Trainer
+from cpc.training.optim import OptimConfig
 from cpc.training.progress import Display
-from cpc.training.recipe import Recipe
+from cpc.training.recipe import DataConfig, Recipe
 from cpc.training.trainer import fit, stoppable
 
 
@@ -171,6 +178,8 @@ def _introduce(job: Trainer, tracker: Tracker, display: Display) -> None:
         display.say(f"{short} utterances are shorter than data.window_size={samples} and are not trained on")
     if job.device.type == "cuda" and job.recipe.training.cuda_graph == "auto" and graph_obstacle(job.recipe, job.world):
         display.say(f"plain launches, not a CUDA graph: {graph_obstacle(job.recipe, job.world)}")
+    if job.origin and not job.step:
+        display.say(f"starts from {job.origin}")
     if job.step:
         display.say(f"resumed at step {job.step}")
 
@@ -252,3 +261,54 @@ def _write_state(folder: Path, job: Trainer, status: str, metrics: dict[str, flo
 def _read_json(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return state
+
+
+# --- A run of a model that was trained elsewhere.
+
+
+def adopt(found: Converted, folder: Path, experiment: str = "converted", source: str = "") -> Path:
+    """Make a run folder, and a run in MLflow, of another tool's model; gives the folder.
+
+    Its config.yaml has the model's settings and a loss like the one that it was trained with: a recipe to go on from,
+    with `data.corpus` and `model.init` given.
+
+    Raises:
+        RunExists: the folder holds a run already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise RunExists(f"OUT={folder}: holds something already; name another folder, or move it away")
+    settings, dim = found.settings, found.config.encoder.widths[-1]
+    batch = 8
+    loss = CPCLossConfig(
+        prediction_steps=found.steps or 12,
+        heads=found.heads or BilinearConfig(),
+        score=Dot(1 / dim),
+        negatives=Uniform(int(settings.get("negativeSamplingExt") or 128), (batch - 1) / batch),
+        group_size=batch,
+    )
+    data = DataConfig(
+        corpus="unknown", batch_size=batch, same_speaker_batches=settings.get("samplingType") == "samespeaker"
+    )
+    recipe = Recipe(
+        data=data, experiment=experiment, model=found.config, loss=loss,
+        optim=OptimConfig(lr=float(settings.get("learningRate") or 2e-4)),
+    )  # fmt: skip
+    criterion = CPCLoss.build(loss, dim, found.config.context.hidden)
+    if found.head_weights:
+        criterion.load_state_dict(found.head_weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
+    run_id = new_run(folder, experiment, flatten(dump(recipe)), {"kind": "converted", "source": source})
+    header = {
+        "config": dump(recipe),
+        "step": 0,
+        "corpus": "",
+        "precision": "fp32",
+        "name": folder.name,
+        "run_id": run_id,
+    }
+    modules = {"model": found.build(), "loss": criterion}
+    checkpoint.save(folder / "last.safetensors", modules, None, header)
+    state = {"name": folder.name, "run_id": run_id, "experiment": experiment, "status": "FINISHED", "step": 0}
+    write_json(folder / "run.json", state | {"seconds": 0.0, "metrics": {}})
+    return folder

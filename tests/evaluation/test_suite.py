@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from cpc.data.corpus import Corpus
-from cpc.evaluation.probes import probe as baselines
 from cpc.evaluation import suite as module
 from cpc.evaluation.probes import mlp
+from cpc.evaluation.probes import probe as baselines
 from cpc.evaluation.suite import ROWS, Column, order_lines, paper_suite, suite_table
 from cpc.evaluation.topline import Topline
 from cpc.tracking.mlflow import connect

@@ -171,6 +171,7 @@ def test_half_precision_scores_are_compared_in_float32() -> None:
     ("negatives", "objective", "score", "bounded"),
     [
         (Within(), InfoNCE(), Dot(), True),
+        (All(cross_weight=0.5), InfoNCE(), Dot(), False),
         (Hardest(num_negatives=8), InfoNCE(), Dot(), False),
         (Uniform(num_negatives=8), InfoNCE(concentration=1.0), Cosine(), False),
         (Uniform(num_negatives=8), NCE(log_kq=-1.0), Dot(), False),
@@ -253,6 +254,8 @@ def test_only_frames_are_centred(kind: str) -> None:
         (Cosine(0.1, centre="window"), All(), 2, InfoNCE(), ()),
         (Cosine(0.1, centre="group"), All(), 3, InfoNCE(), ("temperature",)),
         (Dot(scale=0.5), All(), 6, InfoNCE(), ()),
+        (Cosine(0.2, centre="window"), All(cross_weight=0.7), 2, InfoNCE(), ()),
+        (Dot(scale=0.5), All(cross_weight=0.2), 3, InfoNCE(temperature=0.5), ("temperature",)),
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
@@ -277,10 +280,36 @@ def test_steps_at_once_equal_them_step_by_step(
     correct = torch.stack([torch.cat([f.correct.flatten() for f in found]).double().mean() for found in slow])
     torch.testing.assert_close(ours.per_step, per_step)
     torch.testing.assert_close(ours.accuracy.double(), correct, rtol=0, atol=1e-6)
-    assert ours.ceiling == pytest.approx(math.log(9 * (group if isinstance(negatives, All) else 1)))
+    others = (group - 1) * negatives.cross_weight if isinstance(negatives, All) else 0
+    assert ours.ceiling == pytest.approx(math.log(9 * (1 + others)))
     inputs = (*given_latents, *loss.parameters())
     for a, b in zip(torch.autograd.grad(ours.loss, inputs), torch.autograd.grad(per_step.mean(), inputs), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.7, 0.05])
+def test_keys_of_other_windows_count_as_much_as_they_weigh(weight: float) -> None:
+    """−log( e^p / (e^p + Σ_own e^n + w Σ_other e^n) ), summed up key by key; at chance ln of the sum of all weights."""
+    given = latents(2, 6, torch.float64)
+    loss = CPCLoss(2, DIM, HIDDEN, All(cross_weight=weight), score=Dot(0.5), group_size=2).double()
+    terms = []
+    for k in (1, 2):
+        for s, t in ((s, t) for s in range(2) for t in range(4)):
+            prediction = loss.heads.weight[k - 1] @ given.c[s, t]
+            odds = {(r, u): math.exp(0.5 * float(prediction @ given.z[r, u])) for r in range(2) for u in range(6)}
+            own = odds.pop((s, t + k))
+            terms.append(-math.log(own / (own + sum(o if r == s else weight * o for (r, _), o in odds.items()))))
+    found = loss(given)
+    assert float(found.loss) == pytest.approx(sum(terms) / len(terms), rel=1e-9)
+    still = loss(Latents(torch.zeros_like(given.z), given.c))
+    assert float(still.loss) == pytest.approx(math.log(6 + 6 * weight)) == pytest.approx(still.ceiling)
+    assert bool(torch.isfinite(found.bound).all()) == (weight == 1.0) == found.bounded
+
+
+def test_weighed_negatives_need_an_objective_that_weighs() -> None:
+    for objective in (Triplet(), NCE(), InfoNCE(concentration=1.0)):
+        with pytest.raises(ValueError, match="leave it at 1"):
+            CPCLoss(2, DIM, HIDDEN, All(cross_weight=0.5), objective)
 
 
 def test_a_group_mean_across_windows_is_left_to_the_general_way() -> None:

@@ -51,7 +51,7 @@ def test_pieces_in_turn_equal_the_whole(config: AnyContextConfig, cuts: list[int
     z = torch.randn(3, 12, DIM, dtype=torch.float64)
     state, found = None, []
     for piece in z.split(cuts, dim=1):
-        c, state = context.go_on(piece, state)
+        c, state = context.step(piece, state)
         assert all(isinstance(part, torch.Tensor) for part in state)
         found.append(c)
     torch.testing.assert_close(torch.cat(found, dim=1), context(z), rtol=1e-10, atol=1e-10)
@@ -62,7 +62,7 @@ def test_layers_below_stack_up_to_c(config: AnyContextConfig) -> None:
     torch.manual_seed(2)
     context = build_context(config, DIM).eval()
     z = torch.randn(2, 6, DIM)
-    layers = [context.below(z, count) for count in range(1, context.depth + 1)]
+    layers = [context.layer_output(z, count) for count in range(1, context.depth + 1)]
     assert context.depth == config.layers
     torch.testing.assert_close(layers[-1], context(z))
     assert all(layer.shape == (2, 6, HIDDEN) for layer in layers)
@@ -116,7 +116,7 @@ def test_steps_are_exact_on_a_cpu_where_nothing_is_learnt(config: AnyContextConf
     with torch.autocast("cpu", torch.bfloat16):
         learning = context(z)
         with torch.no_grad():
-            judged, lower = context(z), context.below(z, 1)
+            judged, lower = context(z), context.layer_output(z, 1)
     with torch.no_grad():
         expected = context(z.float())
     assert learning.dtype == torch.bfloat16

@@ -43,8 +43,8 @@ def test_a_state_is_gone_on_from_and_only_the_gradient_is_ours() -> None:
     z = torch.randn(3, 8, 5)
     trained = context(z)
     with torch.no_grad():
-        first, state = context.go_on(z[:, :3])
-        rest, _ = context.go_on(z[:, 3:], state)
+        first, state = context.step(z[:, :3])
+        rest, _ = context.step(z[:, 3:], state)
         torch.testing.assert_close(torch.cat([first, rest], dim=1), trained)
         assert torch.equal(context(z), trained)
 

@@ -73,7 +73,7 @@ def test_collapse_is_said_once_tagged_and_its_end_too(job: Trainer) -> None:
 def test_a_loss_at_chance_is_said_after_some_patience(job: Trainer) -> None:
     heard = Heard()
     health = CollapseMonitor(job, heard.lines.append, heard.tag)
-    latest = {"train/bound": 0.001, "train/ceiling": 2.83}
+    latest = {"train/loss": 2.829, "train/ceiling": 2.83}
     for job.step in (PATIENCE - 1, PATIENCE, PATIENCE + 1):
         health.examine(latest)
     assert [line.split(":")[0] for line in heard.lines] == [f"warning, step {PATIENCE}"]
@@ -86,7 +86,7 @@ def test_chance_is_not_said_of_a_warm_up(tones: Path) -> None:
     heard, job = Heard(), Trainer.start(recipe(tones, "optim.warmup_steps=80"))
     health = CollapseMonitor(job, heard.lines.append, heard.tag)
     for job.step in (79, 80):
-        health.examine({"train/bound": 0.001, "train/ceiling": 2.83})
+        health.examine({"train/loss": 2.829, "train/ceiling": 2.83})
     assert [line.split(":")[0] for line in heard.lines if "chance" in line] == ["warning, step 80"]
 
 
