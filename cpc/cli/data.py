@@ -12,11 +12,15 @@ VERBS = {
     "librispeech": "Fetch, verify, unpack and pack LibriSpeech and its mini subsets, with phone labels.",
     "librilight": "Fetch and pack Libri-Light.",
     "folder": "Pack a folder of recordings of your own.",
+    "kaldi": "Pack Kaldi data folders.",
+    "lhotse": "Pack Lhotse manifests of recordings and supervisions.",
+    "commonvoice": "Pack a language of Common Voice.",
     "labels": "Give a corpus labels: the CPC paper's file, TextGrids, TIMIT's .PHN files, or an alignment.",
     "align": "Align a corpus's transcripts to its audio: labels --align.",
     "splits": "Draw splits of a corpus, take them in, compare them.",
     "synthetic": "Make the demo's corpus of synthetic speech.",
 }
+HOMES = {"align": "labels", "kaldi": "manifests", "lhotse": "manifests", "commonvoice": "manifests"}
 
 
 def data(
@@ -32,6 +36,7 @@ def data(
     if verb not in VERBS:
         raise InputError(f"VERB={verb}: must be one of {', '.join(VERBS)}")
     package = "cpc.data_prep" if importlib.util.find_spec("cpc.data_prep") else "data_prep"  # installed, or a checkout
-    module = importlib.import_module(f"{package}.{'labels' if verb == 'align' else verb}")
+    module = importlib.import_module(f"{package}.{HOMES.get(verb, verb)}")
     words = [*context.args, *(["--align"] if verb == "align" and "--help" not in context.args else [])]
-    module.app(args=words, prog_name=f"cpc data {verb}")
+    several = HOMES.get(verb) == "manifests"  # verbs of one program
+    module.app(args=[verb, *words] if several else words, prog_name="cpc data" if several else f"cpc data {verb}")

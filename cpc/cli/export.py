@@ -17,12 +17,13 @@ class Format(StrEnum):
     onnx = "onnx"
     onnx_stream = "onnx-stream"
     cpc_audio = "cpc_audio"
+    hf = "hf"
 
 
 FORMATS = (
     "safetensors: weights and settings alone, which cpc.load opens. torch-export: a program (.pt2). onnx: waveform to"
     " z and c. onnx-stream: a chunk and the state to z, c and the next state. cpc_audio: a .pt file for CPC_audio,"
-    " s3prl and ZeroSpeech."
+    " s3prl and ZeroSpeech. hf: a folder for Hugging Face transformers, with a model card."
 )
 
 
@@ -53,16 +54,19 @@ def convert(
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="runs/NAME, or a .safetensors checkpoint.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; for hf a folder.")],
     to: Annotated[Format, typer.Option("--to", help=FORMATS)] = Format.safetensors,
 ) -> None:
     """Write a run's model for other tools: one file, any number of samples in, z and c out."""
+    from cpc.evaluation.report import model_card
     from cpc.models import export as formats
     from cpc.models.checkpoint import checkpoint_file, load, read_checkpoint
     from cpc.models.convert import write_cpc_audio
 
-    if out.is_dir():
+    if out.is_dir() and to is not Format.hf:
         raise InputError(f"OUT={out}: is a folder; name the file to write")
+    if out.is_file() and to is Format.hf:
+        raise InputError(f"OUT={out}: is a file; name a folder")
     model = load(run)
     match to:
         case Format.safetensors:
@@ -75,4 +79,7 @@ def export(
             _, tensors = read_checkpoint(checkpoint_file(run))
             heads = {name.removeprefix("loss."): value for name, value in tensors.items() if name.startswith("loss.")}
             write_cpc_audio(out, model, heads)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {to.value}")
+        case Format.hf:
+            formats.export_hf(model, out, model_card(run))
+    size = sum(file.stat().st_size for file in (out.iterdir() if out.is_dir() else [out]))
+    print(f"{out}: {size / 1e6:.1f} MB, {to.value}")

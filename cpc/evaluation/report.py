@@ -5,6 +5,7 @@ comes with torch and MLflow, which both need it.
 """
 
 import base64
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpc.config import InputError
+import yaml
+
+from cpc.config import InputError, validate
 from cpc.evaluation.compare import LEGEND, heading_of, in_sweeps, marked, over_seeds, plus_minus
 from cpc.evaluation.experiment import Row, curves, differing, downloaded, is_error, recorded, rows, tasks
 from cpc.evaluation.plots.results import draw_budgets, draw_intervals
-from cpc.evaluation.results import BETWEEN, BUDGET, headings
+from cpc.evaluation.results import BETWEEN, BUDGET, ProbeResult, headings, task_name
 from cpc.io import write_text
+from cpc.models.checkpoint import checkpoint_file, read_checkpoint
+from cpc.models.cpc import ModelConfig
 from cpc.tracking import curves as training
 from cpc.tracking.mlflow import RUNS, connect
 from cpc.version import __version__
@@ -222,3 +227,92 @@ def _notes(table: Sequence[Row]) -> Mapping[str, list[str]]:
             found.setdefault(task, []).extend(line if line.endswith(".") else f"{line}." for line in said)
     shown = headings(tasks(table))
     return {shown[task]: list(dict.fromkeys(lines)) for task, lines in found.items()}
+
+
+# --- A model card (Mitchell et al. 2019), as Hugging Face shows it beside a model.
+
+
+CARD = """\
+---
+library_name: transformers
+tags: [speech, contrastive-predictive-coding, self-supervised]
+---
+
+# {name}
+
+Contrastive Predictive Coding (van den Oord et al. 2018, arXiv 1807.03748) on audio of {rate} Hz, trained with
+[cpc](https://pypi.org/project/cpc-audio) {version}: waveform to a local z_t and a c_t with context every {hop:g} ms.
+
+    from cpc.models.hf import CPCModel
+    model = CPCModel.from_pretrained("FOLDER")
+    c = model(waveform).last_hidden_state    # (batch, frame, {hidden})
+
+## Data
+
+{data}
+
+## Recipe
+
+```yaml
+{recipe}```
+
+## Results
+
+{results}
+
+## Intended use
+
+Features of speech for probes, clustering into units, retrieval and downstream models, and a start for training on
+other recordings.
+
+## Limits
+
+c holds who speaks as well as what is said, so that it tells speakers apart; do not publish features of people who did
+not agree. What was measured was measured on the splits named above. A model knows the languages, rooms and microphones
+of its data, and no others.
+"""
+
+
+def model_card(run: Path) -> str:
+    """The card of a run or of a checkpoint: data, recipe, results with intervals, intended use, limits.
+
+    Raises:
+        InputError: there is no checkpoint at `run`.
+    """
+    header, _ = read_checkpoint(checkpoint_file(run))
+    config = header["config"]
+    model = validate(ModelConfig, config["model"])
+    data = config.get("data") or {}
+    heard = data.get("corpus") or "not known"
+    said = f"Corpus {heard}, split {data.get('train') or 'all of it'}; {header.get('step', 0):,} updates"
+    said += f" of {data['batch_size']} windows of {data['window_size']} samples, without labels." if data else "."
+    return CARD.format(
+        name=run.resolve().stem if run.is_file() else run.resolve().name,
+        rate=model.sample_rate,
+        version=__version__,
+        hop=1000 * math.prod(model.encoder.strides) / model.sample_rate,
+        hidden=model.context.hidden,
+        data=said,
+        recipe=yaml.safe_dump(config, sort_keys=False),
+        results=_results(run) or "Not measured yet: `cpc probe`, `cpc abx` and `cpc verify` put their results here.",
+    )
+
+
+def _results(run: Path) -> str:
+    """The results of the run's own features, which lie in its folder."""
+    lines = []
+    for file in sorted((run / "probes").glob("*.json")) if run.is_dir() else []:
+        try:
+            found = ProbeResult.read(file)
+        except (InputError, ValueError, TypeError):
+            continue  # of an older version
+        if found.features.startswith("CPC"):
+            value, low, high = (f"{100 * number:.1f}" for number in (found.accuracy, found.low, found.high))
+            lines.append(
+                f"| {task_name(found)} | {found.features} | {found.corpus}: {found.train} → {found.test} | "
+                f"{value} [{low}, {high}] |"
+            )
+    if not lines:
+        return ""
+    head = "Accuracy in % of a linear classifier with its 95% interval over utterances.\n\n"
+    return head + "\n".join(["| task | features | data | % |", "|---|---|---|---|", *lines])

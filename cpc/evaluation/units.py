@@ -102,7 +102,11 @@ class Codebook:
 
 
 def deduplicated(units: Units) -> Int64[np.ndarray, " change"]:
-    """Units without those that repeat the one before."""
+    """Units without those that repeat the one before.
+
+    >>> deduplicated(np.array([4, 4, 4, 1, 1, 4])).tolist()
+    [4, 1, 4]
+    """
     return units[np.flatnonzero(np.diff(units, prepend=-1))]
 
 
@@ -140,7 +144,11 @@ def purity(phones: Units, units: Units, classes: int, k: int) -> Purity:
 
 
 def bits_per_second(sequences: Sequence[Int64[np.ndarray, " _"]], seconds: float) -> float:
-    """Symbols a second times the entropy of a symbol in bits."""
+    """Symbols a second times the entropy of a symbol in bits.
+
+    >>> bits_per_second([np.array([0, 1, 0, 1])], seconds=2.0)
+    2.0
+    """
     symbols = np.concatenate([*sequences, np.zeros(0, np.int64)])
     if not len(symbols):
         return 0.0

@@ -132,6 +132,11 @@ class CPCLoss(nn.Module):
         Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
         of each sequence. Negatives across sequences come from the same group of at most `group_size` sequences. Of a
         `share` the losses are those of its own anchors.
+
+    >>> loss = CPCLoss(prediction_steps=2, dim=8, hidden=4, negatives=Within(), group_size=1)
+    >>> losses = loss(Latents(torch.zeros(3, 10, 8), torch.zeros(3, 10, 4)))
+    >>> round(losses.loss.item(), 4), round(losses.ceiling, 4)       # nothing is known: ln(1 + 9)
+    (2.3026, 2.3026)
     """
 
     def __init__(

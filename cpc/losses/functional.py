@@ -31,9 +31,30 @@ def info_nce(
 ) -> Float[Tensor, "*result"]:
     """−log( e^{s(a,p)/τ} / (e^{s(a,p)/τ} + Σ e^{s(a,n)/τ}) ) (van den Oord et al. 2018, eq. 4).
 
-    negatives: (negative, dim), the same for all anchors; (anchor, negative, dim), each anchor's own; or None: the
-    positives of the other anchors. At chance the loss is ln(1 + number of negatives).
-    Raises ValueError for shapes that do not fit and for a single anchor without negatives.
+    At chance the loss is ln(1 + number of negatives).
+
+    Args:
+        anchors: vectors (anchor, dim).
+        positives: the positive of each anchor (anchor, dim).
+        negatives: (negative, dim), the same for all anchors; (anchor, negative, dim), each anchor's own; or None: the
+            positives of the other anchors.
+        temperature: τ, by which scores are divided.
+        similarity: "cosine" or "dot".
+        concentration: β, how much more hard negatives weigh (Robinson et al. 2021); 0 for alike.
+        reduction: "mean", or "none" for one loss an anchor.
+
+    Returns:
+        the loss, () or (anchor).
+
+    Raises:
+        ValueError: shapes that do not fit, or a single anchor without negatives.
+
+    >>> import torch, cpc
+    >>> x = torch.eye(4)
+    >>> cpc.info_nce(x, x).item() < 0.01                      # each is its own positive
+    True
+    >>> round(cpc.info_nce(x[:1], x[1:2], x[2:]).item(), 4)   # nothing is alike: ln 3
+    1.0986
     """
     positive, negative, mask = _candidates(anchors, positives, negatives, _score(similarity))
     return _reduce(InfoNCE(temperature, concentration)(positive, negative, mask), None, reduction)
@@ -51,7 +72,23 @@ def nce(
 ) -> Float[Tensor, "*result"]:
     """Logistic regression of data against noise (Gutmann & Hyvärinen 2010, eq. 8); see `cpc.NCE` for `log_kq`.
 
-    Arguments as for `info_nce`.
+    Args:
+        anchors, positives, negatives: as for `info_nce`.
+        temperature: by which scores are divided.
+        similarity: "dot" or "cosine".
+        log_kq: ln(k q), which positives have to exceed.
+        reduction: "mean", or "none" for one loss an anchor.
+
+    Returns:
+        the loss, () or (anchor).
+
+    Raises:
+        ValueError: as for `info_nce`.
+
+    >>> import torch, cpc
+    >>> zero = torch.zeros(1, 2)
+    >>> round(cpc.nce(zero, zero, zero).item(), 4)            # two coins: 2 ln 2
+    1.3863
     """
     positive, negative, mask = _candidates(anchors, positives, negatives, _score(similarity))
     return _reduce(NCE(log_kq)(positive / temperature, negative / temperature, mask), None, reduction)
@@ -67,6 +104,23 @@ def nt_xent(
     """The normalised, temperature-scaled cross-entropy of two views (Chen et al. 2020, SimCLR, eq. 1).
 
     Each of the 2n vectors is an anchor; its other view is the positive, the 2n − 2 others are the negatives.
+
+    Args:
+        first: one view (anchor, dim).
+        second: the other view (anchor, dim).
+        temperature: τ.
+        reduction: "mean", or "none" for one loss a vector: those of `first`, then those of `second`.
+
+    Returns:
+        the loss, () or (2 · anchor).
+
+    Raises:
+        ValueError: shapes that differ.
+
+    >>> import torch, cpc
+    >>> views = torch.eye(3)
+    >>> round(cpc.nt_xent(views, views).item(), 4)            # ln(1 + 4 e^{−2})
+    0.4327
     """
     _same(first, second, "second")
     labels = torch.arange(len(first), device=first.device).repeat(2)
@@ -83,6 +137,20 @@ def sup_con(
     """−1/|P| Σ_p log( e^{s(a,p)/τ} / Σ_{x ≠ a} e^{s(a,x)/τ} ): the same label is positive (Khosla et al. 2020, eq. 2).
 
     With every label twice it is `nt_xent`. Anchors whose label is theirs alone are left out of the mean.
+
+    Args:
+        vectors: (anchor, dim).
+        labels: whole numbers (anchor); a negative one is unknown.
+        temperature: τ.
+        reduction: "mean", or "none" for one loss an anchor.
+
+    Returns:
+        the loss, () or (anchor).
+
+    >>> import torch, cpc
+    >>> views = torch.eye(3).repeat(2, 1)
+    >>> torch.equal(cpc.sup_con(views, torch.arange(3).repeat(2), temperature=0.5), cpc.nt_xent(views[:3], views[3:]))
+    True
     """
     scores = upcast(Cosine(temperature)(vectors[None], vectors[None])[0])
     same, other = _pairs(labels, len(vectors))
@@ -104,9 +172,24 @@ def triplet(
 ) -> Float[Tensor, "*result"]:
     """max(0, d(a, p) − d(a, n) + margin) over the triplets of a batch (Schroff et al. 2015, eq. 2).
 
-    mining: "all"; "hard": d(a, n) ≤ d(a, p); "semi_hard": d(a, p) < d(a, n) < d(a, p) + margin; "easy": farther.
-    The mean is over the triplets of that kind with a loss above 0 ("easy" ones have none by definition).
-    With "none": each anchor's sum over such triplets, divided by their number.
+    The mean is over the triplets of a kind with a loss above 0 ("easy" ones have none by definition).
+
+    Args:
+        vectors: (anchor, dim).
+        labels: whole numbers (anchor); a negative one is unknown.
+        margin: by which a negative should be farther than a positive.
+        mining: "all"; "hard": d(a, n) ≤ d(a, p); "semi_hard": d(a, p) < d(a, n) < d(a, p) + margin; "easy": farther.
+        squared: squared distances.
+        unit: vectors are brought to length 1 first.
+        reduction: "mean", or "none": each anchor's sum over such triplets, divided by their number.
+
+    Returns:
+        the loss, () or (anchor).
+
+    >>> import torch, cpc
+    >>> apart = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
+    >>> cpc.triplet(apart, torch.tensor([0, 0, 1, 1])).item()
+    0.0
     """
     scores = NegativeDistance(squared, unit)(vectors[None], vectors[None])[0]
     same, other = _pairs(labels, len(vectors))
@@ -151,6 +234,21 @@ def pair_margin(
 
     For each anchor the mean over the pairs of the same label plus the mean over the others, so that neither kind
     outweighs the other by number. Anchors without a positive count for their negatives alone.
+
+    Args:
+        vectors: (anchor, dim).
+        labels: whole numbers (anchor); a negative one is unknown.
+        margin: distance beyond which a negative pair costs nothing.
+        unit: vectors are brought to length 1 first.
+        reduction: "mean", or "none" for one loss an anchor.
+
+    Returns:
+        the loss, () or (anchor).
+
+    >>> import torch, cpc
+    >>> same = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    >>> cpc.pair_margin(same, torch.tensor([0, 0])).item(), cpc.pair_margin(same, torch.tensor([0, 1])).item()
+    (0.0, 1.0)
     """
     scores = NegativeDistance(unit=unit)(vectors[None], vectors[None])[0]
     same, other = _pairs(labels, len(vectors))

@@ -131,6 +131,9 @@ class Uniform:
 class All:
     """Every key of the grid but the positive.
 
+    >>> All().size(Grid(sequences=2, frames=128)), All(cross_weight=0.5).weight(Grid(2, 128))
+    (255, 191.0)
+
     cross_weight: how much a key of another window counts, where one of the own window counts 1. Less keeps more of the
         phones and less of the speaker (docs/representation.md). InfoNCE alone weighs.
     """

@@ -25,6 +25,9 @@ class InfoNCE:
     ln(1 + M) for M negatives. `concentration` β > 0 weighs negatives by e^{βn}, hard ones most, their weights
     averaging 1 (Robinson et al. 2021, eq. 4, without their correction for false negatives).
 
+    >>> round(InfoNCE()(torch.zeros(1), torch.zeros(1, 7)).item(), 4)      # of 7 negatives: ln 8
+    2.0794
+
     temperature: by which all scores are divided.
     concentration: β, how much more hard negatives weigh; 0 for alike.
     """

@@ -17,6 +17,9 @@ from cpc.device import upcast
 class Dot:
     """scale · ⟨a, b⟩. After a head W_k it is CPC's bilinear score z' W_k c (van den Oord 2018, eq. 3).
 
+    >>> Dot(0.5)(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])).tolist()
+    [[[5.5, 2.0]]]
+
     scale: factor of the dot product.
     """
 

@@ -107,7 +107,22 @@ class CPC(nn.Module):
 
 
 def build(config: ModelConfig, seed: int = 0) -> CPC:
-    """A CPC with random weights that depend on the seed alone."""
+    """A CPC with random weights that depend on the seed alone.
+
+    Args:
+        config: its settings.
+        seed: of the weights.
+
+    Returns:
+        the model, on the CPU and in training mode.
+
+    >>> model = build(ModelConfig())
+    >>> model.hop, model.receptive_field, model.frames(20480)      # samples, samples, frames
+    (160, 465, 128)
+    >>> z, c = model(torch.zeros(1, 20480))
+    >>> tuple(z.shape), tuple(c.shape)
+    ((1, 128, 512), (1, 128, 256))
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model"))
         return CPC(config)

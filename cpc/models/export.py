@@ -16,13 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cpc.config import InputError, dump
-from cpc.io import atomic_path
+from cpc.io import atomic_path, write_json, write_text
 from cpc.models.context import Recurrent
 from cpc.models.cpc import CPC
 from cpc.models.encoder import BatchNorm, ChannelNorm
 from cpc.version import versions
 
 OPSET = 18
+HF_TYPE = "cpc_audio"  # model_type in config.json
 EXTRA = "pip install 'cpc-audio[onnx]'"
 
 
@@ -185,6 +186,30 @@ class _Scanned(nn.Module):
         begin, given = x.new_zeros(x.shape[0], size), F.linear(x, v, v_bias).transpose(0, 1)
         found: Tensor = scan(lstm if self.lstm else gru, begin, given, dim=0)[1]
         return found.transpose(0, 1)
+
+
+def export_hf(model: CPC, folder: Path, card: str = "") -> None:
+    """A folder as transformers wants it: config.json, preprocessor_config.json, model.safetensors, README.md.
+
+    It is opened by `cpc.models.hf.CPCModel.from_pretrained(folder)`.
+    """
+    settings = {name: value for name, value in dump(model.config).items() if name != "init"}
+    config = {"model_type": HF_TYPE, "architectures": ["CPCModel"], "cpc": settings, "sampling_rate": model.sample_rate}
+    extractor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",  # pads, and does nothing else
+        "feature_size": 1,
+        "sampling_rate": model.sample_rate,
+        "padding_value": 0.0,
+        "padding_side": "right",
+        "do_normalize": False,
+        "return_attention_mask": True,
+    }
+    tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with atomic_path(folder / "model.safetensors") as file:
+        save_file(tensors, file, {"format": "pt"})
+    write_json(folder / "preprocessor_config.json", extractor)
+    write_text(folder / "README.md", card)
+    write_json(folder / "config.json", config)
 
 
 def export_torch(model: CPC, out: Path) -> None:

@@ -85,6 +85,11 @@ class Stream:
 def stream(model: CPC) -> Stream:
     """A `Stream` of one model: call it with chunks of waveform, then `.close()` it.
 
+    >>> from cpc.models.cpc import ModelConfig, build
+    >>> live = stream(build(ModelConfig()).eval())
+    >>> [live(chunk).z.shape[1] for chunk in torch.zeros(1, 2000).split(500, dim=1)], live.close().z.shape[1]
+    ([2, 3, 3, 3], 1)
+
     Raises:
         InputError: a frame of the model depends on frames to come, so that it cannot be streamed.
     """

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from cpc.config import InputError
+from cpc.data.corpus import Corpus
 from cpc.evaluation.experiment import rows
 from cpc.evaluation.plots.results import draw_intervals
-from cpc.evaluation.report import write_report
+from cpc.evaluation.report import model_card, write_report
+from cpc.evaluation.results import ProbeResult
 from cpc.tracking.mlflow import connect
 from tests.evaluation.recorded import add, add_result
+from tests.evaluation.trained import save_untrained
 
 EVIL = "<script>alert('x')</script> & \"co\" $x^2$"
 
@@ -120,3 +123,16 @@ def test_an_experiment_without_results_has_a_page_too(root: Path, tmp_path: Path
 def test_a_folder_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"html=.*: is a folder"):
         write_report("exp", tmp_path, root)
+
+
+def test_a_model_card_has_data_recipe_results_and_limits(chords: Corpus) -> None:
+    run = save_untrained(chords.path, Path("runs") / "one")
+    card = model_card(run)
+    for heading in ("## Data", "## Recipe", "## Results", "## Intended use", "## Limits"):
+        assert heading in card
+    assert str(chords.path) in card
+    assert "Not measured yet" in card
+    ProbeResult(
+        "phone", "CPC c", 0.4, 0.3, 0.5, 0.1, 6, "a", "b", 1, 1, 1, 1, 1, True, "made", "by hand"
+    ).write(run / "probes" / "one.json")  # fmt: skip
+    assert "| phone | CPC c | made: a → b | 40.0 [30.0, 50.0] |" in model_card(run)
