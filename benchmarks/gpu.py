@@ -51,14 +51,14 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("small", 8),
-    Case("small", 8, graph=True),
-    Case("small", 256, goal=20_000),
-    Case("small", 256, graph=True, goal=20_000),
-    Case("small", 256, goal=20_000, compile=True),
-    Case("small", 256, graph=True, goal=20_000, compile=True),
-    Case("paper", 64, goal=6_000),
-    Case("paper", 64, goal=6_000, compile=True),
+    Case("small", 8, goal=6_000),
+    Case("small", 8, graph=True, goal=6_000),
+    Case("small", 256, goal=45_000),
+    Case("small", 256, graph=True, goal=45_000),
+    Case("small", 256, goal=45_000, compile=True),
+    Case("small", 256, graph=True, goal=45_000, compile=True),
+    Case("paper", 64, goal=12_000),
+    Case("paper", 64, goal=12_000, compile=True),
 )
 
 
@@ -149,7 +149,7 @@ def throughput(corpus: Path, machine: Machine, device: torch.device, count: int,
         numbers = (f"{1e3 * taken:.2f}", fast, goal, f"{1e3 * least:.2f}", f"{taken / least:.1f}", idle)
         ways = ["yes" if way else "" for way in (case.graph, case.compile)]
         table.add_row(case.preset, str(case.batch), *ways, *numbers)
-        kept = trace if trace and case == Case("small", 256, goal=20_000) else kept
+        kept = trace if trace and case == Case("small", 256, goal=45_000) else kept
         del job
     Console(width=150).print(table)
     return kept
