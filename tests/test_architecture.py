@@ -7,6 +7,7 @@ import pickle
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,13 @@ def test_an_evaluation_does_not_load_another(module: str, absent: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_package_is_installed() -> None:
+    """data_prep goes into the wheel as cpc.data_prep, so the packages are listed by name."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "cpc").rglob("__init__.py")}
+    assert listed == {".".join(folder.parts) for folder in folders} | {"cpc.data_prep"}
 
 
 def test_help_needs_no_torch() -> None:
