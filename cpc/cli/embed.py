@@ -43,7 +43,7 @@ def embed(
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Write the features (float32, frames × dim) of audio files; a command that was killed goes on when it is repeated.
+    """Write the features (float32, frames × dim) of audio files; a command that was killed resumes when it is repeated.
 
     Files of any length, hours too. What gives no features is listed in OUT/skipped.tsv.
     """

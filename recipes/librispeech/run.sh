@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CPC on LibriSpeech from nothing to the comparison: RECIPE=dev-clean (to try), 100, 360 or 960. What is there stays;
-# killed at any moment, the same command goes on. WORK: folder for data/ and runs/. NAME: of the run. More words for a
+# killed at any moment, the same command resumes. WORK: folder for data/ and runs/. NAME: of the run. More words for a
 # step: FETCH="--source URL_OR_DIR --no-keep-archives" or "--from DIR", TRAIN="seed=1 training.max_steps=1000", PROBE.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CPC on Mini LibriSpeech (train-clean-5 and dev-clean-2) from nothing to the comparison. What is there stays; killed at
-# any moment, the same command goes on. WORK, NAME, FETCH, TRAIN and PROBE are those of recipes/librispeech/run.sh.
+# any moment, the same command resumes. WORK, NAME, FETCH, TRAIN and PROBE are those of recipes/librispeech/run.sh.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH="$here/../../.venv/bin:$PATH"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CPC on your own recordings, from a folder of audio to features and a table: RECORDINGS=FOLDER recipes/own/run.sh
-# Killed at any moment, the same command goes on. WORK: folder for data/, runs/ and features/. NAME: of the run. More words
+# Killed at any moment, the same command resumes. WORK: folder for data/, runs/ and features/. NAME: of the run. More words
 # for a step: PACK="--speaker-from table --table people.tsv --trim 1", TRAIN="seed=1 training.max_steps=1000", PROBE.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -78,8 +78,8 @@ def test_collapse_is_named_and_health_is_not() -> None:
 
 def test_a_loss_at_chance_is_named() -> None:
     ceiling = math.log(129)
-    assert spread.chance(0.5, ceiling) is None
-    assert "at chance (4.860, ln(1 + M) = 4.860)" in str(spread.chance(0.0, ceiling))
+    assert spread.chance(ceiling - 0.5, ceiling) is None
+    assert "at chance (4.860, ln(1 + M) = 4.860)" in str(spread.chance(ceiling, ceiling))
 
 
 def test_metrics_have_names_that_mlflow_groups() -> None:
