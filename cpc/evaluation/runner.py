@@ -196,6 +196,8 @@ def pretrain_ids(run: Path) -> list[str] | Unknown:
     """
     try:
         data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
+        if data["corpus"] == "unknown":  # of a converted model
+            return Unknown("the model was trained by another tool, on data that its file does not name")
         corpus = Corpus.open(data["corpus"])
         return [corpus.ids[row] for row in corpus.rows(data["train"])] if data["train"] else corpus.ids
     except (InputError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

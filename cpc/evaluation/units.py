@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
-from cpc.evaluation.abx.items import FeatureStore, aligned_material
+from cpc.evaluation.abx.items import ABXData, FeatureStore, aligned_material
 from cpc.evaluation.abx.task import Task, abx
 from cpc.evaluation.features import FrameTable, Layer, LayerName, extract
 from cpc.evaluation.results import SHORT, Identity, Saved, joined, key, slug
@@ -76,7 +76,10 @@ class Codebook:
         return len(self.centres)
 
     def __call__(self, frames: Float[Tensor, "frame dim"]) -> Units:
-        """The unit of each frame, 0 … k − 1."""
+        """The unit of each frame, 0 … k − 1. Raises InputError for frames of another dimension."""
+        if frames.shape[1] != self.centres.shape[1]:
+            rule = f"has {self.centres.shape[1]} dimensions where layer {self.layer} has {frames.shape[1]}"
+            raise InputError(f"codebook: {rule}; it is of another model")
         half = self.centres.square().sum(1) / 2  # ‖x − m‖² = ‖x‖² − 2 (x·m − ‖m‖²/2)
         found = [(part @ self.centres.T - half).argmax(1) for part in torch.split(frames, 1 << 16)]
         units: Units = torch.cat(found).numpy() if found else np.zeros(0, np.int64)
@@ -227,7 +230,8 @@ class UnitsConfig:
 
     k: number of units. layer: z, c, a layer below c, or several as z+c. train: split that the codebook is made of.
     test: split that it is judged on. split: utterances whose units are written; None for all of the corpus.
-    labels: alignment of the phones. seed: of the clustering. out: folder; None for RUN/units/LAYER-K.
+    labels: alignment of the phones. seed: of the clustering. out: folder; None for RUN/units/LAYER-K. codebook: one
+    that was made before, whose units they are then; None to make one.
     """
 
     k: int = 100
@@ -254,7 +258,6 @@ def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) ->
     """
     asked = asked or UnitsConfig()
     corpus, model = Corpus.open(source), load(run, asked.device)
-    folder = asked.out or (run if run.is_dir() else run.parent) / "units" / f"{asked.layer}-{asked.k}"
     tested = np.unique(corpus.rows(asked.test))
     written = np.arange(len(corpus)) if asked.split is None else np.unique(corpus.rows(asked.split))
     alignment = corpus.labels(asked.labels)
@@ -269,6 +272,7 @@ def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) ->
             book = Codebook.fit(table, asked.layer, asked.k, asked.seed)
             said.append(f"{len(table.frames):,} frames")
         del table
+    folder = asked.out or (run if run.is_dir() else run.parent) / "units" / f"{asked.layer}-{len(book)}"
     book.save(folder / "codebook.safetensors")
     units = dict(zip(written.tolist(), quantise(model, book, corpus, written, asked.progress), strict=True))
     _write(folder / "units.txt", corpus, units)
@@ -307,8 +311,9 @@ def _judge(
     seconds = float(corpus.samples[rows].sum()) / corpus.sample_rate
     name, errors, notes = Layer(model, book.layer).name, {}, list[str]()
     store = _one_hot(f"{name}, {k} units", model, corpus, units, k)
+    material = aligned_material(corpus, "triphone", asked.test, asked.labels)
     for speaker in ("within", "across"):
-        errors[speaker] = _abx(store, corpus, asked, speaker, notes)
+        errors[speaker] = _abx(store, material, speaker, asked.device, notes)
     facts = {"corpus": corpus.digest, "codebook": _digest(book), "rows": rows.tolist(), "labels": alignment.sha256}
     return UnitsResult(
         features=name, k=k, used=len(np.unique(np.concatenate(flat))),
@@ -334,11 +339,10 @@ def _one_hot(name: str, model: CPC, corpus: Corpus, units: Mapping[int, Units], 
     return FeatureStore(name, FrameTable(frames, offsets), places, model.frame_centres)
 
 
-def _abx(store: FeatureStore, corpus: Corpus, asked: UnitsConfig, speaker: str, notes: list[str]) -> float | None:
+def _abx(store: FeatureStore, material: ABXData, speaker: str, device: str, notes: list[str]) -> float | None:
     """The triphone ABX error of one-hot units; None, and a note, where there is nothing to compare."""
     try:
-        material = aligned_material(corpus, "triphone", asked.test, asked.labels)
-        return abx(store, material.items, Task.named(speaker, "within"), device=asked.device).error
+        return abx(store, material.items, Task.named(speaker, "within"), device=device).error
     except InputError as error:
         notes.append(f"No ABX {speaker} speakers: {error}.")
         return None

@@ -33,6 +33,7 @@ from cpc.models.heads import (
     ConvolutionConfig,
     FeedForwardConfig,
     TransformerHeadsConfig,
+    build_heads,
 )
 
 LAYERS = 5
@@ -77,7 +78,7 @@ def read_foreign(path: Path) -> Converted:
     """
     loaded = _load(path)
     if "weights" in loaded:
-        settings, weights = _plain(loaded.get("config")), loaded["weights"]
+        settings, weights = _plain(loaded.get("config"), path), loaded["weights"]
         criterion: Any = {}
     else:
         beside = path.parent / "checkpoint_args.json"
@@ -99,14 +100,26 @@ def from_cpc_audio(
     """
     _check_settings(settings, where)
     left = dict(weights)
-    encoder, ours = _encoder(left, where)
-    context, recurrent = _context(left, encoder.widths[-1], settings, where)
-    if left:
-        raise InputError(f"{where}: has {', '.join(sorted(left)[:3])}, which is not known; {_REMEDY}")
-    config = ModelConfig(encoder, context)
-    steps, heads, head_weights, notes = _heads(dict(criterion), config)
-    plain = json.loads(json.dumps(dict(settings), default=str))
-    return Converted(config, ours | recurrent, steps, heads, head_weights, plain, notes)
+    try:
+        encoder, ours = _encoder(left, where)
+        context, recurrent = _context(left, encoder.widths[-1], settings, where)
+        if left:
+            raise InputError(f"{where}: has {', '.join(sorted(left)[:3])}, which is not known; {_REMEDY}")
+        config = ModelConfig(encoder, context)
+        steps, heads, head_weights, notes = _heads(dict(criterion), config)
+        plain = json.loads(json.dumps(dict(settings), default=str))
+        found = Converted(config, ours | recurrent, steps, heads, head_weights, plain, notes)
+        found.build()
+        if heads:
+            build_heads(heads, steps, config.context.hidden, encoder.widths[-1]).load_state_dict(
+                {name.removeprefix("heads."): value for name, value in head_weights.items()}
+            )
+    except InputError:
+        raise
+    except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        last = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+        raise InputError(f"{where}: its tensors do not fit together ({last}); {_REMEDY}") from None
+    return found
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -125,7 +138,9 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _plain(settings: Any) -> dict[str, Any]:
+def _plain(settings: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(settings, Namespace | Mapping | None):
+        raise InputError(f"{path}: config is a {type(settings).__name__}; must be a mapping of settings")
     return dict(vars(settings)) if isinstance(settings, Namespace) else dict(settings or {})
 
 

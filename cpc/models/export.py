@@ -5,6 +5,7 @@ which torch.export and ONNX take with free batch and length. Its outputs equal t
 """
 
 import json
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -268,17 +269,14 @@ def export_onnx(model: CPC, out: Path, stream: bool = False) -> None:
                 name: axes,
                 f"{name}_next": {axis: f"{said}_next" if axis == 2 else said for axis, said in axes.items()},
             }
-    partial = out.with_name(out.name + ".traced")
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing: what it takes for constant is, and the tests say so
-            torch.onnx.export(
-                portable, inputs, partial, input_names=names, output_names=outputs, dynamic_axes=free,
-                opset_version=OPSET, dynamo=False,
-            )  # fmt: skip
-        made = onnx.load(partial)
-    finally:
-        partial.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), warnings.catch_warnings():
+        traced = Path(scratch, "traced.onnx")
+        warnings.simplefilter("ignore")  # of tracing: what it takes for constant is, and the tests say so
+        torch.onnx.export(
+            portable, inputs, traced, input_names=names, output_names=outputs, dynamic_axes=free,
+            opset_version=OPSET, dynamo=False,
+        )  # fmt: skip
+        made = onnx.load(traced)
     facts = {"sample_rate": model.sample_rate, "hop": model.hop, "receptive_field": model.receptive_field}
     onnx.helper.set_model_props(made, {name: str(value) for name, value in facts.items()})
     onnx.checker.check_model(made)

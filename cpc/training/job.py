@@ -63,8 +63,11 @@ class Trainer:
     identity: dict[str, Any] = field(default_factory=dict)  # the run's name and MLflow id
 
     @classmethod
-    def start(cls, recipe: Recipe, world: World | None = None) -> "Trainer":
-        """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own."""
+    def start(cls, recipe: Recipe, world: World | None = None, new: bool = True) -> "Trainer":
+        """A job at step 0; its weights depend on the recipe alone. Every process of a `world` starts its own.
+
+        Not `new` is one that is about to be restored: the weights that `model.init` names are not read.
+        """
         world = world or World(find_device(recipe.training.device))
         division = divide(recipe, world)
         uses_graph(recipe, world)  # refused now where there can be none, not at the first step
@@ -78,7 +81,7 @@ class Trainer:
         precision = chosen_precision(recipe.training.precision, device)
         model = build(recipe.model, recipe.seed).to(device)
         criterion = build_criterion(recipe, model)
-        origin = initialise(recipe.model.init, model, criterion) if recipe.model.init else ""
+        origin = initialise(recipe.model.init, model, criterion) if recipe.model.init and new else ""
         if recipe.training.compile:
             model.encoder.compile()
         train, valid = _windows(recipe, corpus, division)

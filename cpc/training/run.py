@@ -22,17 +22,14 @@ from cpc.device import device_name
 from cpc.distributed import World
 from cpc.io import DiskFull, locked, write_json, write_text
 from cpc.losses.cpc import CPCLoss, CPCLossConfig
-from cpc.losses.negatives import Uniform
-from cpc.losses.scores import Dot
 from cpc.models import checkpoint
 from cpc.models.convert import Converted
 from cpc.models.heads import BilinearConfig
 from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, new_run
 from cpc.training.cuda_graph import graph_obstacle
 from cpc.training.job import Trainer
-from cpc.training.optim import OptimConfig
 from cpc.training.progress import Display
-from cpc.training.recipe import DataConfig, Recipe
+from cpc.training.recipe import ELSEWHERE, Recipe
 from cpc.training.trainer import fit, stoppable
 
 
@@ -86,7 +83,7 @@ def train(
 
     with _world(recipe) as world:
         folder, finished = world.agreed(choose)
-        return finished or _train(Trainer.start(recipe, world), folder, progress, parent)
+        return finished or _train(_start(recipe, world, folder), folder, progress, parent)
 
 
 def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
@@ -100,7 +97,7 @@ def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = T
     recipe = _settings(folder, overrides)
     with _world(recipe) as world:
         finished = world.agreed(lambda: _finished(folder, recipe))
-        return finished or _train(Trainer.start(recipe, world), folder, progress)
+        return finished or _train(_start(recipe, world, folder), folder, progress)
 
 
 @contextmanager
@@ -111,6 +108,11 @@ def _world(recipe: Recipe) -> Iterator[World]:
             yield world
     except ConnectionError as error:
         raise SystemExit(f"cpc: {error}; the same command goes on from the last checkpoint") from None
+
+
+def _start(recipe: Recipe, world: World, folder: Path) -> Trainer:
+    """A job at step 0; where it is to be restored, what its first weights came from is not needed any more."""
+    return Trainer.start(recipe, world, new=not world.agreed((folder / "last.safetensors").exists))
 
 
 def _train(job: Trainer, folder: Path, progress: bool, parent: str | None = None) -> Run:
@@ -270,45 +272,51 @@ def adopt(found: Converted, folder: Path, experiment: str = "converted", source:
     """Make a run folder, and a run in MLflow, of another tool's model; gives the folder.
 
     Its config.yaml has the model's settings and a loss like the one that it was trained with: a recipe to go on from,
-    with `data.corpus` and `model.init` given.
+    with `data.corpus` and `model.init` given. What a killed call has left is made anew.
 
     Raises:
-        RunExists: the folder holds a run already.
+        RunExists: the folder holds a run, or something else, already.
+        InputError: a setting of the file makes no sense.
     """
-    if folder.exists() and any(folder.iterdir()):
+    made = {"config.yaml", "last.safetensors"}  # before run.json, which makes it a run
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= made):
         raise RunExists(f"OUT={folder}: holds something already; name another folder, or move it away")
-    settings, dim = found.settings, found.config.encoder.widths[-1]
-    batch = 8
-    loss = CPCLossConfig(
-        prediction_steps=found.steps or 12,
-        heads=found.heads or BilinearConfig(),
-        score=Dot(1 / dim),
-        negatives=Uniform(int(settings.get("negativeSamplingExt") or 128), (batch - 1) / batch),
-        group_size=batch,
+    settings, dim, batch = found.settings, found.config.encoder.widths[-1], 8
+    recipe = load(
+        Recipe,
+        {
+            "experiment": experiment,
+            "data": {
+                "corpus": ELSEWHERE,
+                "batch_size": batch,
+                "same_speaker_batches": settings.get("samplingType") == "samespeaker",
+            },
+            "model": dump(found.config),
+            "loss": {
+                "prediction_steps": found.steps or CPCLossConfig().prediction_steps,
+                "heads": dump(found.heads or BilinearConfig()),
+                "score": {"kind": "dot", "scale": 1 / dim},
+                "negatives": {
+                    "kind": "uniform",
+                    "num_negatives": settings.get("negativeSamplingExt") or 128,
+                    "cross_sequence_fraction": (batch - 1) / batch,
+                },
+                "group_size": batch,
+            },
+            "optim": {"lr": settings.get("learningRate") or 2e-4},
+        },
     )
-    data = DataConfig(
-        corpus="unknown", batch_size=batch, same_speaker_batches=settings.get("samplingType") == "samespeaker"
-    )
-    recipe = Recipe(
-        data=data, experiment=experiment, model=found.config, loss=loss,
-        optim=OptimConfig(lr=float(settings.get("learningRate") or 2e-4)),
-    )  # fmt: skip
-    criterion = CPCLoss.build(loss, dim, found.config.context.hidden)
+    if not isinstance(recipe.loss, CPCLossConfig):
+        raise TypeError(f"loss={type(recipe.loss).__name__}: must be CPCLossConfig")
+    criterion = CPCLoss.build(recipe.loss, dim, found.config.context.hidden)
     if found.head_weights:
         criterion.load_state_dict(found.head_weights)
-    folder.mkdir(parents=True, exist_ok=True)
+    modules = {"model": found.build(), "loss": criterion}
     write_text(folder / "config.yaml", yaml.safe_dump(dump(recipe), sort_keys=False))
     run_id = new_run(folder, experiment, flatten(dump(recipe)), {"kind": "converted", "source": source})
-    header = {
-        "config": dump(recipe),
-        "step": 0,
-        "corpus": "",
-        "precision": "fp32",
-        "name": folder.name,
-        "run_id": run_id,
-    }
-    modules = {"model": found.build(), "loss": criterion}
+    identity = {"name": folder.name, "run_id": run_id}
+    header = {"config": dump(recipe), "step": 0, "corpus": "", "precision": "fp32", **identity}
     checkpoint.save(folder / "last.safetensors", modules, None, header)
-    state = {"name": folder.name, "run_id": run_id, "experiment": experiment, "status": "FINISHED", "step": 0}
-    write_json(folder / "run.json", state | {"seconds": 0.0, "metrics": {}})
+    state = {**identity, "experiment": experiment, "status": "FINISHED", "step": 0, "seconds": 0.0, "metrics": {}}
+    write_json(folder / "run.json", state)
     return folder
