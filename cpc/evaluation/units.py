@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
-from cpc.evaluation.abx.items import ABXData, FeatureStore, aligned_material
+from cpc.evaluation.abx.items import FeatureStore, aligned_material
 from cpc.evaluation.abx.task import Task, abx
 from cpc.evaluation.features import FrameTable, Layer, LayerName, extract
 from cpc.evaluation.results import SHORT, Identity, Saved, joined, key, slug
@@ -309,11 +309,9 @@ def _judge(
     found, flat = purity(np.concatenate(phones), np.concatenate(list(units.values())), classes, k), list(units.values())
     short = [deduplicated(each) for each in flat]
     seconds = float(corpus.samples[rows].sum()) / corpus.sample_rate
-    name, errors, notes = Layer(model, book.layer).name, {}, list[str]()
+    name, notes = Layer(model, book.layer).name, list[str]()
     store = _one_hot(f"{name}, {k} units", model, corpus, units, k)
-    material = aligned_material(corpus, "triphone", asked.test, asked.labels)
-    for speaker in ("within", "across"):
-        errors[speaker] = _abx(store, material, speaker, asked.device, notes)
+    errors = _abx(store, corpus, asked, notes)
     facts = {"corpus": corpus.digest, "codebook": _digest(book), "rows": rows.tolist(), "labels": alignment.sha256}
     return UnitsResult(
         features=name, k=k, used=len(np.unique(np.concatenate(flat))),
@@ -339,13 +337,16 @@ def _one_hot(name: str, model: CPC, corpus: Corpus, units: Mapping[int, Units], 
     return FeatureStore(name, FrameTable(frames, offsets), places, model.frame_centres)
 
 
-def _abx(store: FeatureStore, material: ABXData, speaker: str, device: str, notes: list[str]) -> float | None:
-    """The triphone ABX error of one-hot units; None, and a note, where there is nothing to compare."""
-    try:
-        return abx(store, material.items, Task.named(speaker, "within"), device=device).error
-    except InputError as error:
-        notes.append(f"No ABX {speaker} speakers: {error}.")
-        return None
+def _abx(store: FeatureStore, corpus: Corpus, asked: UnitsConfig, notes: list[str]) -> dict[str, float | None]:
+    """The triphone ABX errors of one-hot units; None, and a note, where there is nothing to compare."""
+    errors: dict[str, float | None] = {"within": None, "across": None}
+    for speaker in errors:
+        try:
+            material = aligned_material(corpus, "triphone", asked.test, asked.labels)
+            errors[speaker] = abx(store, material.items, Task.named(speaker, "within"), device=asked.device).error
+        except InputError as error:
+            notes.append(f"No ABX {speaker} speakers: {error}.")
+    return errors
 
 
 def _write(path: Path, corpus: Corpus, units: Mapping[int, Int[np.ndarray, " unit"]]) -> None:

@@ -120,12 +120,23 @@ def test_the_command_prints_a_table_and_refuses_in_one_line(chords: Corpus, run:
     assert done.returncode == 0, done.stderr
     assert "PNMI" in done.stdout
     assert len((run / "units/z-5/units.txt").read_text().splitlines()) == len(chords.rows("phone_test"))
+    done = cpc("units", run, chords.path, "--layer", "z", "--codebook", run / "units/z-5/codebook.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert len((run / "units/z-5/units.txt").read_text().splitlines()) == len(chords)  # of the codebook's k, not of --k
+    Codebook("z", torch.zeros(4, 3)).save(Path("other.safetensors"))
+    (run / "file").touch()
+    assert cpc("export", run, "new/folder/x.onnx", "--to", "onnx").returncode == 0
+    done = cpc("export", run, run / "file" / "x.pt2")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "cannot be used (Not a directory)" in done.stderr
     for words, said in (
         (("units", run, chords.path, "--k", 10**9), "must lie between 2 and"),
         (("units", run, chords.path, "--layer", "c9"), "is not a layer"),
         (("units", run, chords.path, "--train", "nope"), "no such split"),
         (("units", "nowhere", chords.path), "no such file or folder"),
         (("convert", "nowhere.pt", "out"), "no such file"),
+        (("units", run, chords.path, "--codebook", run / "units/z-5/codebook.safetensors"), "give --layer z"),
+        (("units", run, chords.path, "--layer", "z", "--codebook", "other.safetensors"), "it is of another model"),
         (("export", "nowhere", "out.onnx", "--to", "onnx"), "no such file or folder"),
     ):
         done = cpc(*words)

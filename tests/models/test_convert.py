@@ -258,6 +258,47 @@ def test_tensors_without_a_counterpart_are_refused_by_name() -> None:
         from_cpc_audio(rnn, {}, {})
 
 
+@pytest.mark.parametrize(
+    ("broken", "settings", "said"),
+    [
+        ({"gEncoder.conv1.bias": torch.zeros(3)}, {}, "its tensors do not fit together"),
+        ({"gAR.baseNet.weight_hh_l0": None}, {}, "its tensors do not fit together"),
+        ({}, [1], "config is a list; must be a mapping"),
+        ({}, {"negativeSamplingExt": -3}, "loss.negatives.num_negatives=-3"),
+        ({}, {"learningRate": "fast"}, "optim.lr=fast"),
+    ],
+)
+def test_files_that_make_no_sense_are_one_line_and_leave_nothing(
+    tmp_path: Path, broken: dict[str, Tensor | None], settings: object, said: str
+) -> None:
+    weights = {name: w for name, w in {**theirs("GRU", "ID"), **broken}.items() if w is not None}
+    torch.save({"config": settings, "weights": weights}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=said) as caught:
+        adopt(read_foreign(tmp_path / "x.pt"), tmp_path / "runs" / "x")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_a_killed_conversion_left_is_made_anew_and_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    found = from_cpc_audio(theirs("GRU", "ID"), {}, {})
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "config.yaml").write_text("half")
+    assert cpc.load(adopt(found, tmp_path / "runs" / "x"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="holds something already"):
+        adopt(found, tmp_path / "file")
+
+
+def test_a_run_resumes_where_what_it_started_from_is_gone(tmp_path: Path, tones: Path) -> None:
+    folder = adopt(from_cpc_audio(theirs("GRU", "ID"), {}, {}), tmp_path / "runs" / "released")
+    changes = [f"data.corpus={tones}", "data.window_size=8000", "data.batch_size=4", "data.val_fraction=0"]
+    changes += ["loss.group_size=4", "training.max_steps=2", "training.device=cpu", f"model.init={folder}"]
+    run = cpc.train(cpc.load_config(folder / "config.yaml", changes), "more", tmp_path / "runs", progress=False)
+    folder.rename(tmp_path / "elsewhere")
+    resumed = cpc.resume(run.path, ["training.max_steps=4"], progress=False)
+    assert (resumed.status, resumed.steps) == ("FINISHED", 4)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return Path.touch, (Path("exploded"),)  # type: ignore[return-value]
