@@ -50,8 +50,9 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing under a temporary name; it appears, complete and on the disk, only on success.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name, for writers that want one; the file there appears at `path`, complete and on the disk, only on
+    success.
 
     The temporary name is always the same, so that what a killed process left is overwritten by the next one.
 
@@ -60,37 +61,22 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary = path.with_name(path.name + ".tmp")
     with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
             temporary.replace(path)
-        except BaseException as error:
-            if disk_is_full(error):
-                temporary.unlink(missing_ok=True)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name, for writers that want a name and not a file; what is there at the end becomes `path`.
-
-    Raises:
-        DiskFull: nothing is left of what was begun.
-    """
-    partial = path.with_name(path.name + ".partial")
-    with room_for(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            partial.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """`atomic_path`, opened for writing."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:

@@ -209,16 +209,12 @@ def write_alignment(
     """
     path = Path(corpus_dir) / "labels" / f"{scheme}.parquet"
     info = {"inventory": list(inventory), "source": source, "provenance": dict(provenance or {})}
-    try:
-        with atomic(path) as file:
-            count = _write(file, rows, len(inventory))
-            file.flush()
-            with Path(file.name).open("rb") as written:
-                info["sha256"] = hashlib.file_digest(written, "sha256").hexdigest()
-            path.with_suffix(".json").unlink(missing_ok=True)  # never an old inventory beside new labels
-    except BaseException:
-        path.with_name(path.name + ".tmp").unlink(missing_ok=True)
-        raise
+    with atomic(path) as file:
+        count = _write(file, rows, len(inventory))
+        file.flush()
+        with Path(file.name).open("rb") as written:
+            info["sha256"] = hashlib.file_digest(written, "sha256").hexdigest()
+        path.with_suffix(".json").unlink(missing_ok=True)  # never an old inventory beside new labels
     write_json(path.with_suffix(".json"), info)
     return count
 

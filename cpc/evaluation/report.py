@@ -241,7 +241,7 @@ tags: [speech, contrastive-predictive-coding, self-supervised]
 # {name}
 
 Contrastive Predictive Coding (van den Oord et al. 2018, arXiv 1807.03748) on audio of {rate} Hz, trained with
-[cpc](https://pypi.org/project/cpc-audio) {version}: waveform to a local z_t and a c_t with context every {hop:g} ms.
+cpc-audio {version}: waveform to a local z_t and a c_t with context every {hop:g} ms.
 
     from cpc.models.hf import CPCModel
     model = CPCModel.from_pretrained("FOLDER")

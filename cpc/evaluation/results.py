@@ -82,6 +82,11 @@ class Saved(ABC):
     def identity(self) -> Identity:
         """What tells this result from every other one."""
 
+    @property
+    def slug(self) -> str:
+        """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
+        return slug(self.features)
+
     @abstractmethod
     def metrics(self) -> dict[str, float]:
         """Its numbers by the last part of their names in MLflow."""

@@ -23,6 +23,7 @@ from cpc.evaluation.features import Features, Layer, LayerName, check_layer
 from cpc.evaluation.leakage import Unknown
 from cpc.evaluation.results import SHORT, Saved, key
 from cpc.models.checkpoint import load
+from cpc.models.convert import ELSEWHERE
 from cpc.models.cpc import CPC, build
 from cpc.tracking.mlflow import connect, experiment_id, is_active, log_now
 
@@ -115,6 +116,21 @@ def each_once(
     return results
 
 
+def each_cached(
+    group: Sequence[Features],
+    cache: Path | None,
+    name: Callable[[Features], str],
+    known: Callable[[Path], Kept | None],
+    measure: Callable[[list[Features]], Iterator[Kept]],
+    **facts: Any,
+) -> list[Kept]:
+    """`each_once` of features, each in `cache`/NAME.json, with what tells it from others: subject and `facts`."""
+    places = [cache / f"{name(features)}.json" if cache else None for features in group]
+    found = each_once(group, places, known, measure)
+    own = ({"subject": subject_of(features), **facts} for features in group)
+    return [replace(result, **each) for result, each in zip(found, own, strict=True)]
+
+
 def _readable(place: Path | None, known: Callable[[Path], Kept | None]) -> Kept | None:
     try:
         return known(place) if place is not None else None
@@ -196,7 +212,7 @@ def pretrain_ids(run: Path) -> list[str] | Unknown:
     """
     try:
         data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
-        if data["corpus"] == "unknown":  # of a converted model
+        if data["corpus"] == ELSEWHERE:
             return Unknown("the model was trained by another tool, on data that its file does not name")
         corpus = Corpus.open(data["corpus"])
         return [corpus.ids[row] for row in corpus.rows(data["train"])] if data["train"] else corpus.ids

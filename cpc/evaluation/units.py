@@ -27,10 +27,10 @@ from cpc.data.corpus import Corpus
 from cpc.evaluation.abx.items import FeatureStore, aligned_material
 from cpc.evaluation.abx.task import Task, abx
 from cpc.evaluation.features import FrameTable, Layer, LayerName, extract
-from cpc.evaluation.results import SHORT, Identity, Saved, joined, key, slug
+from cpc.evaluation.results import SHORT, Identity, Saved, joined, key
 from cpc.evaluation.runner import announced, record
-from cpc.io import atomic_path, write_text
-from cpc.models.checkpoint import load
+from cpc.io import write_text
+from cpc.models.checkpoint import load, write_tensors
 from cpc.models.cpc import CPC
 from cpc.seeding import derive, numpy_generator
 
@@ -87,10 +87,7 @@ class Codebook:
 
     def save(self, path: Path) -> None:
         """One .safetensors file: the centres, and the layer in its header."""
-        from safetensors.torch import save_file
-
-        with atomic_path(path) as partial:
-            save_file({"centres": self.centres.contiguous()}, partial, {"units": json.dumps({"layer": self.layer})})
+        write_tensors(path, {"centres": self.centres}, {"units": json.dumps({"layer": self.layer})})
 
     @classmethod
     def open(cls, path: Path) -> "Codebook":
@@ -204,7 +201,7 @@ class UnitsResult(Saved):
         """Of the test split, and what the codebook was made of."""
         seed = f"seed_{self.seed}" if self.seed else ""
         where = joined(Path(self.test).stem, self.corpus, f"from_{Path(self.train).stem}", seed, self.fingerprint)
-        return Identity("units", f"k{self.k}", where, joined(slug(self.features), self.subject))
+        return Identity("units", f"k{self.k}", where, joined(self.slug, self.subject))
 
     def metrics(self) -> dict[str, float]:
         """Every number."""

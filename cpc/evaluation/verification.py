@@ -16,15 +16,14 @@ from cpc.audio.mfcc import WINDOW
 from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features, Layer, LayerName, extract_group
 from cpc.evaluation.leakage import Unknown, pretraining_note
-from cpc.evaluation.results import SHORT, Identity, Saved, joined, key, slug
+from cpc.evaluation.results import SHORT, Identity, Saved, joined, key
 from cpc.evaluation.runner import (
     announced,
     beside_baselines,
-    each_once,
+    each_cached,
     load_checked,
     pretrain_ids,
     record,
-    subject_of,
 )
 from cpc.evaluation.stats import percentiles, resamplings
 from cpc.evaluation.trials import MOST, Choice, Trials, VerificationData, gather, write_trials
@@ -248,11 +247,6 @@ class VerificationResult(Saved):
     subject: str = ""
 
     @property
-    def slug(self) -> str:
-        """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
-        return slug(self.features)
-
-    @property
     def task(self) -> str:
         """eer, and whatever differs from the usual: numbers of different lists of trials never share a name."""
         parts = ["eer"]
@@ -363,11 +357,10 @@ def verify_run(
 
 def verify_cached(group: Sequence[Features], session: Session) -> list[VerificationResult]:
     """Verification by features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
-    cache, material = session.cache, session.material
-    places = [cache / f"{_key(features, material)}.json" if cache else None for features in group]
-    found = each_once(group, places, partial(_known, material), partial(_measure, session))
-    short = material.digest[:SHORT]
-    return [replace(result, fingerprint=short, subject=subject_of(f)) for f, result in zip(group, found, strict=True)]
+    material, short = session.material, session.material.digest[:SHORT]
+    name = partial(_key, material=material)
+    measure = partial(_measure, session)
+    return each_cached(group, session.cache, name, partial(_known, material), measure, fingerprint=short)
 
 
 def _measure(session: Session, group: Sequence[Features]) -> Iterator[VerificationResult]:

@@ -80,10 +80,15 @@ def save(
     tensors = _optimizer_tensors(modules, optimizer) if optimizer else {}
     for prefix, module in modules.items():
         tensors |= {f"{prefix}.{name}": t for name, t in module.state_dict().items()}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     metadata = {"cpc": json.dumps({"format": FORMAT, **header, "versions": versions()})}
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata)
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a .safetensors file, whole or not at all. Raises DiskFull."""
+    with atomic_path(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        temporary.chmod(0o644)  # safetensors writes for its owner alone; a group shares its runs
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

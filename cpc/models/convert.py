@@ -36,6 +36,7 @@ from cpc.models.heads import (
     build_heads,
 )
 
+ELSEWHERE = "unknown"  # data.corpus of a model that another tool trained
 LAYERS = 5
 NORMS = {"layerNorm": "channel_unbiased", "batchNorm": "batch", "ID": "none"}
 Tensors = dict[str, Tensor]

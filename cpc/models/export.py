@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cpc.config import InputError, dump
-from cpc.io import atomic_path, write_json, write_text
+from cpc.io import atomic, write_json, write_text
+from cpc.models.checkpoint import FORMAT, write_tensors
 from cpc.models.context import Recurrent
 from cpc.models.cpc import CPC
 from cpc.models.encoder import BatchNorm, ChannelNorm
@@ -149,10 +149,9 @@ class _Affine(nn.Module):
 
 def export_safetensors(model: CPC, out: Path) -> None:
     """The weights alone, with the settings of the model as JSON in the header: a checkpoint that `cpc.load` opens."""
-    header = {"format": 1, "config": {"model": dump(model.config)}, "step": 0, "versions": versions()}
-    tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with atomic_path(out) as file:
-        save_file(tensors, file, {"cpc": json.dumps(header)})
+    header = {"format": FORMAT, "config": {"model": dump(model.config)}, "step": 0, "versions": versions()}
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    write_tensors(out, tensors, {"cpc": json.dumps(header)})
 
 
 class _Scanned(nn.Module):
@@ -205,9 +204,8 @@ def export_hf(model: CPC, folder: Path, card: str = "") -> None:
         "do_normalize": False,
         "return_attention_mask": True,
     }
-    tensors = {f"model.{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as file:
-        save_file(tensors, file, {"format": "pt"})
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "preprocessor_config.json", extractor)
     write_text(folder / "README.md", card)
     write_json(folder / "config.json", config)
@@ -234,8 +232,8 @@ def export_torch(model: CPC, out: Path) -> None:
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-    with atomic_path(out) as file, file.open("wb") as opened:
-        torch.export.save(program, opened)
+    with atomic(out) as file:
+        torch.export.save(program, file)
 
 
 def export_onnx(model: CPC, out: Path, stream: bool = False) -> None:
@@ -280,5 +278,5 @@ def export_onnx(model: CPC, out: Path, stream: bool = False) -> None:
     facts = {"sample_rate": model.sample_rate, "hop": model.hop, "receptive_field": model.receptive_field}
     onnx.helper.set_model_props(made, {name: str(value) for name, value in facts.items()})
     onnx.checker.check_model(made)
-    with atomic_path(out) as file:
-        file.write_bytes(made.SerializeToString())
+    with atomic(out) as file:
+        file.write(made.SerializeToString())

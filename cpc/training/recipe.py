@@ -17,8 +17,6 @@ from cpc.losses.supervised import SupervisedConfig
 from cpc.models.cpc import ModelConfig
 from cpc.training.optim import OptimConfig
 
-ELSEWHERE = "unknown"  # the corpus of a model that another tool trained
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig(WindowConfig):

@@ -23,13 +23,13 @@ from cpc.distributed import World
 from cpc.io import DiskFull, locked, write_json, write_text
 from cpc.losses.cpc import CPCLoss, CPCLossConfig
 from cpc.models import checkpoint
-from cpc.models.convert import Converted
+from cpc.models.convert import ELSEWHERE, Converted
 from cpc.models.heads import BilinearConfig
 from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, new_run
 from cpc.training.cuda_graph import graph_obstacle
 from cpc.training.job import Trainer
 from cpc.training.progress import Display
-from cpc.training.recipe import ELSEWHERE, Recipe
+from cpc.training.recipe import Recipe
 from cpc.training.trainer import fit, stoppable
 
 

@@ -24,7 +24,7 @@ from cpc.evaluation.abx.task import ABXResult, Task, abx, choose, usual_unit
 from cpc.evaluation.features import Features, LayerName
 from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.results import SHORT, key
-from cpc.evaluation.runner import announced, beside_baselines, each_once, load_checked, pretrain_ids, subject_of
+from cpc.evaluation.runner import announced, beside_baselines, each_cached, load_checked, pretrain_ids
 from cpc.io import write_json
 from cpc.models.checkpoint import CHECKPOINTS
 from cpc.tracking.mlflow import connect
@@ -66,18 +66,14 @@ def abx_cached(
     progress: bool = False,
 ) -> list[ABXResult]:
     """ABX of features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
-    places = [cache / f"{_key(features, material, task)}.json" if cache else None for features in group]
 
     def measure(missing: Sequence[Features]) -> Iterator[ABXResult]:
         banks = corpus_banks(missing, material.corpus, material.rows, device=device, progress=progress)
         return (_measured(bank, material, task, device, progress) for bank in banks)
 
-    found = each_once(group, places, partial(_known, material), measure)
-    labels, short = material.labels, material.digest[:SHORT]
-    return [
-        replace(result, labels=labels, fingerprint=short, subject=subject_of(features))
-        for features, result in zip(group, found, strict=True)
-    ]
+    facts = {"labels": material.labels, "fingerprint": material.digest[:SHORT]}
+    name = partial(_key, material=material, task=task)
+    return each_cached(group, cache, name, partial(_known, material), measure, **facts)
 
 
 def _measured(bank: FeatureStore, material: ABXData, task: Task, device: str, progress: bool) -> ABXResult:

@@ -25,7 +25,7 @@ from cpc.evaluation.abx.cells import (
 from cpc.evaluation.abx.distance import Distance
 from cpc.evaluation.abx.items import FeatureStore, Items, Slicing
 from cpc.evaluation.abx.score import REPLICATES, Distances, Stretches, Summary, measure, score_cells, summarise
-from cpc.evaluation.results import Identity, Saved, joined, letters, slug
+from cpc.evaluation.results import Identity, Saved, joined, letters
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ class ABXResult(Saved):
     labels: str = "phones"
     fingerprint: str = ""
     subject: str = ""
-
-    @property
-    def slug(self) -> str:
-        """The features' name in the letters of a metric or a file: "CPC z" is cpc_z, "log-mel" is logmel."""
-        return slug(self.features)
 
     @property
     def task(self) -> str:
