@@ -67,9 +67,16 @@ def contrast(
     objective: Objective,
     generator: torch.Generator | None = None,
     calibration: Calibration | None = None,
+    skipped: Int[Tensor, "anchor"] | None = None,
 ) -> Contrasted:
-    """Contrast each anchor with its positive key and its negatives, inside each group."""
-    found = negatives(score(anchors, keys), positive, grid, generator)
+    """Contrast each anchor with its positive key and its negatives, inside each group.
+
+    `skipped`: the key of each anchor that is no negative of it, if there is one: its score is −∞.
+    """
+    scores = score(anchors, keys)
+    if skipped is not None:
+        scores = scores.scatter(-1, skipped.expand(len(scores), -1)[..., None], -torch.inf)
+    found = negatives(scores, positive, grid, generator)
     if calibration is not None:
         found = found._replace(positive=calibration(found.positive), negatives=calibration(found.negatives))
     correct, kinds = _correct(found), shares_by_kind(objective, *found)

@@ -260,8 +260,8 @@ class CPCLoss(nn.Module):
     ) -> Iterator[list[Contrasted]]:
         """The loss of every anchor: of each step k = 1 … K the blocks of equal groups, (group, sequence · anchor) each.
 
-        With `still`, W_k c_t is replaced by z_t itself, compared by its cosine: what predicts without having learnt
-        anything, namely that the signal stays as it is.
+        With `still`, W_k c_t is replaced by z_t itself, compared by its cosine with all frames but itself: what
+        predicts without having learnt anything, namely that the signal stays as it is.
         """
         z, c = latents
         batch, frames, _ = z.shape
@@ -298,19 +298,23 @@ class CPCLoss(nn.Module):
         grid: Grid,
         generator: torch.Generator | None = None,
         negatives: Negatives | None = None,
-        still: bool = False,
+        itself: Int[Tensor, "anchor"] | None = None,
     ) -> Contrasted:
-        """Predictions against keys by this loss: its score and what of it is learnt, its negatives, its objective."""
+        """Predictions against keys by this loss: its score and what of it is learnt, its negatives, its objective.
+
+        With `itself`, the key that each prediction is, they are compared by their cosines, and by nothing learnt.
+        """
         return contrast(
             predicted,
             keys,
             positive,
             grid,
-            score=Cosine(1.0) if still else self.score,
+            score=self.score if itself is None else Cosine(1.0),
             negatives=negatives or self.negatives,
             objective=self.objective,
             generator=generator,
-            calibration=None if still else self.calibration,
+            calibration=self.calibration if itself is None else None,
+            skipped=itself,
         )
 
     @property
@@ -366,14 +370,15 @@ class CPCLoss(nn.Module):
         grid, own = Grid(size, frames), len(predicted) // groups  # sequences of a group that are anchors here
         every = positives(size, anchors, frames, k, z.device)
         first = share.part * len(predicted) % size * anchors
+        mine = every[first : first + own * anchors]
         return self.contrast(
             rearrange(predicted, "(g s) a d -> g (s a) d", g=groups),
             rearrange(z, "(g s) t d -> g (s t) d", g=groups),
-            every[first : first + own * anchors],
+            mine,
             grid,
             generator,
             self._negatives(every, grid, len(predicted), own, share, generator),
-            still,
+            mine - k if still else None,
         )
 
     def _negatives(

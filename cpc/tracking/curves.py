@@ -27,7 +27,8 @@ def history(client: "MlflowClient", run_id: str) -> History:
         for kind in ("accuracy_k", "loss_k"):
             keys = sorted(k for k in last if k.startswith(f"{prefix}/{kind}/"))
             found[f"{prefix}/{kind}"] = [(int(k.rpartition("/")[2]), last[k]) for k in keys]
-    found["ceiling"] = [(0, last["train/ceiling"])] if "train/ceiling" in last else []
+    for name in ("ceiling", "bound"):  # a loss whose value at chance is known need not bound the information
+        found[name] = [(0, last[f"train/{name}"])] if f"train/{name}" in last else []
     return found
 
 
@@ -66,7 +67,7 @@ def _run(axes: "list[list[Axes]]", curves: History, number: int, run: str) -> No
         )
         _line(accuracy, curves.get(f"{prefix}/accuracy"), **look, **apart)
         _line(horizon, curves.get(f"{prefix}/accuracy_k"), marker=style.marker(number), **look)
-        if ceiling is not None:
+        if ceiling is not None and curves.get("bound"):
             bounds = [(k, ceiling - value) for k, value in curves.get(f"{prefix}/loss_k", [])]
             _line(bound, bounds, marker=style.marker(number), **look)
     _line(norm, curves.get("optim/gradient_norm"), color=style.colour(number))
@@ -92,9 +93,11 @@ def _finish(axes: "list[list[Axes]]", runs: Mapping[str, History]) -> None:
         for axis, title, label in zip(row, titles, labels, strict=True):
             axis.set(title=title, xlabel=label)
             if not axis.lines:
-                style.blank(axis, "not measured")
+                weighed = axis is axes[1][0] and any(curves["ceiling"] for curves in runs.values())
+                style.blank(axis, "this loss gives no bound" if weighed else "not measured")
     for ceiling in sorted({c["ceiling"][0][1] for c in runs.values() if c["ceiling"]}):
         _mark(axes[0][0], ceiling, "chance")
+    for ceiling in sorted({c["ceiling"][0][1] for c in runs.values() if c["ceiling"] and c.get("bound")}):
         _mark(axes[1][0], ceiling, "ceiling")
     for axis in axes[0][1:]:
         axis.set_ylim(0, 1)

@@ -15,7 +15,7 @@ from cpc.data.sampler import WindowConfig
 from cpc.evaluation.diagnostics import Trained, anchors, horizon, load_trained, surprise
 from cpc.evaluation.plots.loss import draw_horizon
 from cpc.losses.cpc import CPCLoss
-from cpc.losses.negatives import Uniform, Within
+from cpc.losses.negatives import All, Negatives, Uniform, Within
 from cpc.losses.objectives import NCE, InfoNCE, Objective, Triplet
 from cpc.losses.scores import Cosine
 from cpc.models.cpc import Latents
@@ -59,6 +59,15 @@ def test_standing_still_is_predicted_perfectly_where_the_signal_stands_still() -
     """One direction a sequence: z_t is z_{t+k}. All negatives come from other sequences, which point elsewhere."""
     loss = CPCLoss(3, 6, 6, Uniform(num_negatives=9, cross_sequence_fraction=1.0))
     z = torch.eye(6)[:, None].expand(6, 12, 6)
+    assert anchors(loss, Latents(z, z), still=True).correct.all()
+
+
+@pytest.mark.parametrize("negatives", [Within(), All(), Uniform(num_negatives=64, cross_sequence_fraction=0.0)])
+def test_a_frame_is_no_negative_of_itself(negatives: Negatives) -> None:
+    """A signal that turns slowly: of all other frames the next one is nearest, ahead only, and itself nearer still."""
+    angle = torch.arange(20.0).square() * 0.003 + torch.arange(20.0) * 0.01
+    z = torch.stack([angle.flip(0).cos(), angle.flip(0).sin()], dim=1)[None]  # ever slower: what is ahead is nearer
+    loss = CPCLoss(1, 2, 2, negatives, group_size=1)
     assert anchors(loss, Latents(z, z), still=True).correct.all()
 
 

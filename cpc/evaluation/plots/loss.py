@@ -37,7 +37,7 @@ def draw_horizon(runs: Mapping[str, Horizon], path: Path) -> Path:
         step = f"k, steps of {first.hop_ms:g} ms"
         left.set(title="the positive is found among the negatives (share of anchors)", xlabel=step, ylim=(0, 1))
         bound = "lower bound on the mutual information of c and z, in nats"
-        right.set(title=bound if bounded else "loss (its objective gives no bound on information)", xlabel=step)
+        right.set(title=bound if bounded else "loss (it gives no bound on information)", xlabel=step)
         right.set_ylim(min(0.0, right.get_ylim()[0]), None)
         for axis in (left, right):
             axis.legend()
