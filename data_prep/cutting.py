@@ -86,7 +86,8 @@ def cut(levels: Float32[ndarray, " frame"], longest: float, trim: float | None =
     """
     quiet = find_quiet(levels)
     pauses = runs(quiet, PAUSE)
-    speech = [(0, len(levels))] if trim is None else _without(runs(quiet, trim), len(levels), round(trim / HOP / 2))
+    # Both margins fit into the shortest silence: of an odd number of frames, the middle one goes.
+    speech = [(0, len(levels))] if trim is None else _without(runs(quiet, trim), len(levels), round(trim / HOP) // 2)
     return [piece for start, stop in speech for piece in _split(levels, pauses, start, stop, round(longest / HOP))]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -129,7 +129,13 @@ def test_without_trimming_spans_cover_all_and_are_neither_too_long_nor_too_short
     assert len(spans) == 1 or min(lengths) >= 100 * SHORTEST
 
 
+ODD = np.array(
+    [-70.0, *[-100.0] * 51, -70.0], np.float32
+)  # a silence of 51 frames, and half of a trim of 51.17 is 25.6
+
+
 @given(LEVELS, st.floats(2 * SHORTEST, 12), st.floats(0.2, 3))
+@example(ODD, 2.0, 0.51171875)
 def test_trimming_leaves_out_nothing_but_long_silences(levels: np.ndarray, longest: float, trim: float) -> None:
     spans = cut(levels, longest, trim)
     kept = np.zeros(len(levels), bool)
