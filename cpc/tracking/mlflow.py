@@ -340,7 +340,7 @@ class Tracker:
             case "artifact":
                 client.log_artifact(self.run_id, event["file"], event["folder"])
             case "model":
-                _log_model(self.run_id, Path(event["checkpoint"]))
+                log_model(self.run_id, Path(event["checkpoint"]))
             case "status":
                 client.set_terminated(self.run_id, event["status"])
 
@@ -368,7 +368,8 @@ def _log_corpus(client: "MlflowClient", run_id: str, event: Event) -> None:
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", event["context"])])])
 
 
-def _log_model(run_id: str, checkpoint: Path) -> None:
+def log_model(run_id: str, checkpoint: Path) -> None:
+    """A checkpoint as the model that MLflow serves, on a run of the store that `connect` opened last."""
     import mlflow
 
     served = Path(__file__).with_name("pyfunc.py")

@@ -25,7 +25,7 @@ from cpc.losses.cpc import CPCLoss, CPCLossConfig
 from cpc.models import checkpoint
 from cpc.models.convert import ELSEWHERE, Converted
 from cpc.models.heads import BilinearConfig
-from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, new_run
+from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, log_model, new_run
 from cpc.training.cuda_graph import graph_obstacle
 from cpc.training.job import Trainer
 from cpc.training.progress import Display
@@ -317,6 +317,7 @@ def adopt(found: Converted, folder: Path, experiment: str = "converted", source:
     identity = {"name": folder.name, "run_id": run_id}
     header = {"config": dump(recipe), "step": 0, "corpus": "", "precision": "fp32", **identity}
     checkpoint.save(folder / "last.safetensors", modules, None, header)
+    log_model(run_id, folder / "last.safetensors")  # so that it is served as any other
     state = {**identity, "experiment": experiment, "status": "FINISHED", "step": 0, "seconds": 0.0, "metrics": {}}
     write_json(folder / "run.json", state)
     return folder

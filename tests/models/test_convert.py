@@ -5,6 +5,7 @@ import pickle
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -170,6 +171,11 @@ def test_a_run_of_it_is_an_ordinary_run(tmp_path: Path, tones: Path) -> None:
         torch.testing.assert_close(
             cpc.load(folder)(waveform).c, cpc_audio_forward(weights, waveform, "GRU")[1], rtol=1e-5, atol=1e-5
         )
+    import mlflow
+
+    state = json.loads((folder / "run.json").read_text())
+    served = mlflow.pyfunc.load_model(f"runs:/{state['run_id']}/model").predict(waveform.numpy())
+    np.testing.assert_allclose(served["c"], cpc_audio_forward(weights, waveform, "GRU")[1], rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="holds something already"):
         adopt(found, folder)
     small = [f"data.corpus={tones}", "data.window_size=8000", "data.batch_size=4", "data.val_fraction=0"]
