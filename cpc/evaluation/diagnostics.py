@@ -65,12 +65,8 @@ def anchors(loss: CPCLoss, latents: Latents, generator: torch.Generator | None =
 
     `still` is what predicts without having learnt anything: that the signal stays as it is.
     """
-    anchors = latents.z.shape[1] - loss.prediction_steps
-    losses, correct = [], []
-    for blocks in loss.contrasts(latents, generator, still=still):
-        losses.append(torch.cat([found.loss.reshape(-1, anchors) for found in blocks]))
-        correct.append(torch.cat([found.correct.reshape(-1, anchors) for found in blocks]))
-    return Anchors(torch.stack(losses), torch.stack(correct))
+    found = list(loss.contrasts(latents, generator, still=still))
+    return Anchors(torch.cat([some.loss for some in found]), torch.cat([some.correct for some in found]))
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ def surprise(
     found = np.full((steps, frames), np.nan)
     generator = torch_generator(z.device, seed, "surprise", row)
     for k in range(1, steps + 1):
-        where = positives(1, frames - steps, frames, k, z.device)
+        where = positives(1, frames - steps, frames, range(k, k + 1), z.device)
         drawn = [trained.loss.contrast(predictions[k - 1], keys, where, grid, generator).loss[0] for _ in range(draws)]
         found[k - 1, k : k + frames - steps] = torch.stack(drawn).double().mean(0).cpu().numpy()
     return found

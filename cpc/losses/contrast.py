@@ -1,7 +1,7 @@
 """What of the scores is learnt with the network: their temperature, and the constant that normalises them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from cpc.losses.negatives import All, Candidates, Grid, Negatives
 from cpc.losses.objectives import NCE, InfoNCE, Mining, Objective, PairMargin, logsumexp, of_kind, shares_by_kind
-from cpc.losses.scores import Score
 
 Learnt = Literal["temperature", "normaliser"]
 _STEEPEST = math.log(100.0)
@@ -51,8 +50,8 @@ class Calibration(nn.Module):
 class Contrasted(NamedTuple):
     """One loss an anchor, whether its positive scored above every negative, and of triplets the shares by kind."""
 
-    loss: Float[Tensor, "group anchor"]
-    correct: Bool[Tensor, "group anchor"]
+    loss: Float[Tensor, "*group anchor"]
+    correct: Bool[Tensor, "*group anchor"]
     kinds: Float[Tensor, "kind"] | None = None
 
 
@@ -62,7 +61,7 @@ def contrast(
     positive: Int[Tensor, "anchor"],
     grid: Grid,
     *,
-    score: Score,
+    score: Callable[[Tensor, Tensor], Tensor],
     negatives: Negatives,
     objective: Objective,
     generator: torch.Generator | None = None,

@@ -31,6 +31,8 @@ from cpc.models.cpc import CPC, Latents
 from cpc.models.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
 
 MOST_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}  # at once: 2 MiB, which stay in a cache, and 256 MiB
+MOST_PICKED = {"cpu": 1, "cuda": 1 << 26}  # the same where scores are picked; a CPU, for which a call costs little,
+# goes step by step. Of the whole batch, so that every share of it draws the same negatives.
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,14 +178,12 @@ class CPCLoss(nn.Module):
         batch, frames, _ = latents.z.shape
         if size := self.scored_at_once(batch, share):
             losses, accuracy = self._at_once(latents, size)
-            kinds: list[Tensor | None] = [None]
+            kinds: list[Tensor | None] = []
         else:
-            per_step, correct, kinds = [], [], []
-            for found in self.contrasts(latents, generator, share):
-                per_step.append(torch.cat([f.loss.flatten() for f in found]).mean())
-                correct.append(torch.cat([f.correct.flatten() for f in found]).float().mean())
-                kinds.append(mean_kinds([f.kinds for f in found]))
-            losses, accuracy = torch.stack(per_step), torch.stack(correct)
+            found = list(self.contrasts(latents, generator, share))
+            losses = torch.cat([some.loss.mean((1, 2)) for some in found])
+            accuracy = torch.cat([some.correct.float().mean((1, 2)) for some in found])
+            kinds = [some.kinds for some in found for _ in some.loss]
         ceiling = self.ceiling(batch * share.of, frames) if self.knows_chance else math.nan
         bound = (ceiling if self.bounds_information else math.nan) - losses.detach()
         return Losses(losses.mean(), losses, accuracy, bound, ceiling, mean_kinds(kinds), self.bounds_information)
@@ -213,7 +213,7 @@ class CPCLoss(nn.Module):
         batch, frames, _ = z.shape
         anchors, steps, groups = self._num_anchors(frames), self.prediction_steps, batch // size
         predictions = rearrange(self.heads(c[:, :anchors]), "k (g s) a d -> g (s a k) d", s=size)
-        keys = rearrange(self._centred(z, size), "(g s) t d -> g (s t) d", s=size)
+        keys = rearrange(_centred(z, self.score, size), "(g s) t d -> g (s t) d", s=size)
         starts = torch.arange(size, device=z.device)[:, None, None] * frames
         ahead = torch.arange(1, steps + 1, device=z.device)
         target = (starts + torch.arange(anchors, device=z.device)[:, None] + ahead).flatten()
@@ -257,8 +257,8 @@ class CPCLoss(nn.Module):
         generator: torch.Generator | None = None,
         share: BatchShard = FULL_BATCH,
         still: bool = False,
-    ) -> Iterator[list[Contrasted]]:
-        """The loss of every anchor: of each step k = 1 … K the blocks of equal groups, (group, sequence · anchor) each.
+    ) -> Iterator[Contrasted]:
+        """The loss of every anchor, (step, sequence, anchor), of as many steps at a time as may be scored at once.
 
         With `still`, W_k c_t is replaced by z_t itself, compared by its cosine with all frames but itself: what
         predicts without having learnt anything, namely that the signal stays as it is.
@@ -276,19 +276,13 @@ class CPCLoss(nn.Module):
             else [(slice(None), self.equal_group_size(batch, share))]
         )
         keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
-        parts = [(block, _cut(keys, block), size) for block, size in cuts]
-        if not still:
-            parts = [(block, self._centred(own, size), size) for block, own, size in parts]
-        for k, predicted in enumerate(_unbind_steps(predictions), start=1):
-            each = partial(self._contrast, k=k, share=share, generator=generator, still=still)
-            yield [each(_cut(predicted, block), own, size=size) for block, own, size in parts]
-
-    def _centred(self, keys: Float[Tensor, "keys frame dim"], size: int) -> Float[Tensor, "keys frame dim"]:
-        """Keys of whole groups of `size` sequences, as the score wants them: once for all steps."""
-        if not isinstance(self.score, Cosine) or self.score.centre == "none":
-            return keys
-        grouped = rearrange(keys, "(g s) t d -> g s t d", s=size)
-        return rearrange(self.score.centred(grouped), "g s t d -> (g s) t d")
+        score = Cosine(1.0) if still else self.score
+        parts = [(block, _prepared(_cut(keys, block), score, size), size) for block, size in cuts]
+        pairs = share.whole(batch) * anchors * cuts[0][1] * frames  # scores of a step
+        most = max(1, MOST_PICKED[z.device.type] // pairs)
+        for steps, predicted in _chunks(predictions, most):
+            each = partial(self._contrast, steps=steps, share=share, generator=generator, still=still)
+            yield _joined([each(_cut(predicted, block), own, size=size) for block, own, size in parts])
 
     def contrast(
         self,
@@ -299,17 +293,20 @@ class CPCLoss(nn.Module):
         generator: torch.Generator | None = None,
         negatives: Negatives | None = None,
         itself: Int[Tensor, "anchor"] | None = None,
+        unit: bool = False,
     ) -> Contrasted:
         """Predictions against keys by this loss: its score and what of it is learnt, its negatives, its objective.
 
-        With `itself`, the key that each prediction is, they are compared by their cosines, and by nothing learnt.
+        With `itself`, the key that each prediction is, they are compared by their cosines, and by nothing learnt. Of
+        cosines, `unit` says that the keys have length 1.
         """
+        score = self.score if itself is None else Cosine(1.0)
         return contrast(
             predicted,
             keys,
             positive,
             grid,
-            score=self.score if itself is None else Cosine(1.0),
+            score=score.of_unit_keys if unit and isinstance(score, Cosine) else score,
             negatives=negatives or self.negatives,
             objective=self.objective,
             generator=generator,
@@ -357,33 +354,37 @@ class CPCLoss(nn.Module):
 
     def _contrast(
         self,
-        predicted: Float[Tensor, "batch anchor dim"],
+        predicted: Float[Tensor, "step batch anchor dim"],
         z: Float[Tensor, "keys frame dim"],
-        k: int,
+        steps: range,
         size: int,
         share: BatchShard,
         generator: torch.Generator | None,
         still: bool = False,
     ) -> Contrasted:
-        """Step k for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
-        frames, anchors, groups = z.shape[1], predicted.shape[1], len(z) // size
-        grid, own = Grid(size, frames), len(predicted) // groups  # sequences of a group that are anchors here
-        every = positives(size, anchors, frames, k, z.device)
-        first = share.part * len(predicted) % size * anchors
-        mine = every[first : first + own * anchors]
-        return self.contrast(
-            rearrange(predicted, "(g s) a d -> g (s a) d", g=groups),
+        """Some steps for a block of equal groups of `size` sequences, of which `predicted` may be a share."""
+        frames, anchors, groups = z.shape[1], predicted.shape[2], len(z) // size
+        grid, own = Grid(size, frames), predicted.shape[1] // groups  # sequences of a group that are anchors here
+        every = positives(size, anchors, frames, steps, z.device)
+        each = anchors * len(steps)  # pairs of a sequence
+        first = share.part * predicted.shape[1] % size * each
+        mine = every[first : first + own * each]
+        found = self.contrast(
+            rearrange(predicted, "k (g s) a d -> g (s a k) d", g=groups),
             rearrange(z, "(g s) t d -> g (s t) d", g=groups),
             mine,
             grid,
             generator,
-            self._negatives(every, grid, len(predicted), own, share, generator),
-            mine - k if still else None,
+            self._negatives(every, grid, predicted.shape[1], own, share, generator),
+            mine - torch.tensor(steps, device=z.device).repeat(own * anchors) if still else None,
+            unit=True,
         )
+        loss, correct = (rearrange(x, "g (s a k) -> k (g s) a", s=own, a=anchors) for x in (found.loss, found.correct))
+        return Contrasted(loss, correct, found.kinds)
 
     def _negatives(
         self,
-        every: Int[Tensor, "anchor"],
+        every: Int[Tensor, "pair"],
         grid: Grid,
         sequences: int,
         own: int,
@@ -400,12 +401,43 @@ class CPCLoss(nn.Module):
         return PrecomputedNegatives(self.negatives.num_negatives, self.negatives.cross_sequence_fraction, index=index)
 
 
-def _cut(x: Float[Tensor, "batch *rest"], block: slice) -> Float[Tensor, "part *rest"]:
-    """x[block], or x where that is all of it: the gradient of a slice is one more tensor of the size of x."""
-    return x if len(range(*block.indices(len(x)))) == len(x) else x[block]
+def _centred(keys: Float[Tensor, "keys frame dim"], score: Score, size: int) -> Float[Tensor, "keys frame dim"]:
+    """Keys of whole groups of `size` sequences less their mean, as the score wants them."""
+    if not isinstance(score, Cosine) or score.centre == "none":
+        return keys
+    grouped = rearrange(keys, "(g s) t d -> g s t d", s=size)
+    return rearrange(score.centred(grouped), "g s t d -> (g s) t d")
 
 
-def _unbind_steps(predictions: Float[Tensor, "step batch anchor dim"]) -> tuple[Tensor, ...]:
-    """The predictions of each step. Their gradients are put together in the layout that the heads made."""
+def _prepared(keys: Float[Tensor, "keys frame dim"], score: Score, size: int) -> Float[Tensor, "keys frame dim"]:
+    """What of the score concerns the keys alone, done once for all steps: of cosines their mean and their lengths."""
+    return F.normalize(_centred(keys, score, size), dim=-1) if isinstance(score, Cosine) else keys
+
+
+def _chunks(
+    predictions: Float[Tensor, "step batch anchor dim"], most: int
+) -> Iterator[tuple[range, Float[Tensor, "some batch anchor dim"]]]:
+    """At most so many steps k = 1 … K at once. Their gradients are put together in the layout that the heads made."""
+    starts = range(1, len(predictions) + 1, most)
+    steps = [range(start, min(start + most, len(predictions) + 1)) for start in starts]
     inner = predictions.movedim(0, 2)
-    return inner.unbind(2) if inner.is_contiguous() else predictions.unbind(0)
+    if len(steps) == 1:
+        parts: tuple[Tensor, ...] = (predictions,)
+    elif inner.is_contiguous():
+        parts = tuple(part.movedim(2, 0) for part in torch.split(inner, most, 2))
+    else:
+        parts = torch.split(predictions, most)
+    yield from zip(steps, parts, strict=True)
+
+
+def _joined(found: Sequence[Contrasted]) -> Contrasted:
+    """The same steps of several blocks of a batch."""
+    if len(found) == 1:
+        return found[0]
+    loss, correct = (torch.cat(parts, 1) for parts in list(zip(*found, strict=True))[:2])
+    return Contrasted(loss, correct, mean_kinds([part.kinds for part in found]))
+
+
+def _cut(x: Float[Tensor, "*rest batch dim_a dim_b"], block: slice) -> Float[Tensor, "*rest part dim_a dim_b"]:
+    """x[…, block, :, :], or x where that is all: the gradient of a slice is one more tensor of the size of x."""
+    return x if len(range(*block.indices(x.shape[-3]))) == x.shape[-3] else x[..., block, :, :]

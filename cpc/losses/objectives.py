@@ -42,7 +42,7 @@ class InfoNCE:
         negatives: Float[Tensor, "*anchor negative"],
         mask: Bool[Tensor, "*#anchor negative"] | None = None,
     ) -> Float[Tensor, "*anchor"]:
-        scaled = negatives / self.temperature
+        scaled = negatives if self.temperature == 1 else negatives / self.temperature
         against = logsumexp(scaled, mask)
         if self.concentration:
             beta, count = self.concentration, _count(negatives, mask)

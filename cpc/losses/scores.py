@@ -53,8 +53,13 @@ class Cosine:
     def __call__(
         self, anchors: Float[Tensor, "group anchor dim"], keys: Float[Tensor, "group key dim"]
     ) -> Float[Tensor, "group anchor key"]:
-        unit = F.normalize(anchors, dim=-1) / self.temperature
-        return unit @ F.normalize(keys, dim=-1).transpose(1, 2)
+        return self.of_unit_keys(anchors, F.normalize(keys, dim=-1))
+
+    def of_unit_keys(
+        self, anchors: Float[Tensor, "group anchor dim"], keys: Float[Tensor, "group key dim"]
+    ) -> Float[Tensor, "group anchor key"]:
+        """The same for keys of length 1."""
+        return F.normalize(anchors, dim=-1) / self.temperature @ keys.transpose(1, 2)
 
     def centred(self, keys: Float[Tensor, "group sequence frame dim"]) -> Float[Tensor, "group sequence frame dim"]:
         """Keys less their mean, taken as `centre` says."""

@@ -48,11 +48,12 @@ class PrecomputedNegatives(Uniform):
         return self.index
 
 
-def positives(sequences: int, anchors: int, frames: int, k: int, device: torch.device) -> Int[Tensor, "pair"]:
-    """The flat key index s · frames + t + k for anchor (s, t), in row-major order."""
-    times = torch.arange(anchors, device=device) + k
-    starts = torch.arange(sequences, device=device) * frames
-    return (starts[:, None] + times).flatten()
+def positives(sequences: int, anchors: int, frames: int, steps: range, device: torch.device) -> Int[Tensor, "pair"]:
+    """The flat key index s · frames + t + k for every anchor (s, t) and step k, in row-major order of (s, t, k)."""
+    ahead = torch.arange(steps.start, steps.stop, device=device)
+    times = torch.arange(anchors, device=device)[:, None] + ahead
+    starts = torch.arange(sequences, device=device)[:, None, None] * frames
+    return (starts + times).flatten()
 
 
 def blocks(batch: int, group: int) -> Iterator[tuple[slice, int]]:

@@ -35,7 +35,7 @@ from cpc.models.checkpoint import initialise
 from cpc.models.cpc import CPC, build
 from cpc.seeding import derive, torch_generator
 from cpc.training.batching import BatchPartition, divide
-from cpc.training.cuda_graph import Graph, uses_graph
+from cpc.training.cuda_graph import Graph, compiles, uses_graph
 from cpc.training.network import Batch, Criterion, Network, build_criterion, parallel, trained
 from cpc.training.optim import learning_rate, optimizer
 from cpc.training.recipe import Recipe
@@ -82,7 +82,7 @@ class Trainer:
         model = build(recipe.model, recipe.seed).to(device)
         criterion = build_criterion(recipe, model)
         origin = initialise(recipe.model.init, model, criterion) if recipe.model.init and new else ""
-        if recipe.training.compile:
+        if compiles(recipe, world):
             model.encoder.compile()
         train, valid = _windows(recipe, corpus, division)
         job = cls(
@@ -130,7 +130,8 @@ class Trainer:
             group["lr"] = learning_rate(optim, step, self.recipe.training.max_steps)
         # For whatever a module draws by itself, such as a transformer's dropout: other numbers on every process.
         torch.manual_seed(derive(seed, "step", step, *([self.world.rank] if self.world.rank else [])))
-        self._generator.manual_seed(derive(seed, "negatives", step))
+        for generator in self._generators:
+            generator.manual_seed(derive(seed, "negatives", step))
         self.optimizer.zero_grad(set_to_none=True)
         with tf32(self.precision != "fp32"):
             losses = self._compute(self._augmented(step, self.labelled(self.windows, step, waveform)))
@@ -145,29 +146,35 @@ class Trainer:
         """Losses and gradients of a batch: launched as a CUDA graph if the recipe says so."""
         if not uses_graph(self.recipe, self.world):
             return self._gradients
-        return Graph(self._gradients, self.parameters, self._generator)
+        return Graph(self._gradients, self.parameters, self._generators)
 
     def _gradients(self, batch: Batch) -> Losses:
         """Losses of a batch, and their gradients in the parameters, micro-batch by micro-batch."""
         parts, micro = [], self.division.micro
         for number, (share, part) in enumerate(self._micro_batches(batch), start=1):
             with nullcontext() if number == micro else self._gradients_stay_here():
-                losses = self._losses(self.network, part, self._generator, share)
+                losses = self._losses(self.network, part, self._generators[number - 1], share)
                 torch.autograd.backward(losses.loss / micro)
             parts.append(losses.detach())
         return mean(parts)
 
     @cached_property
-    def _generator(self) -> torch.Generator:
-        """Draws the negatives of training; seeded anew for each step."""
-        return torch.Generator(self.device)
+    def _generators(self) -> list[torch.Generator]:
+        """Draw the negatives of training, one for each micro-batch; seeded anew, and alike, for each step.
+
+        So every micro-batch draws the negatives of the whole batch, and keeps its own of them.
+        """
+        return [torch.Generator(self.device) for _ in range(self.division.micro)]
 
     @torch.no_grad()
     def losses(self, batch: Batch, generator: torch.Generator) -> Losses:
         """This process's losses for its windows of a batch."""
-        plain = Network(self.model, self.criterion)
+        plain, found = Network(self.model, self.criterion), []
         with tf32(self.precision != "fp32"):
-            return mean([self._losses(plain, part, generator, share) for share, part in self._micro_batches(batch)])
+            for share, part in self._micro_batches(batch):
+                generator.manual_seed(generator.initial_seed())
+                found.append(self._losses(plain, part, generator, share))
+        return mean(found)
 
     def labelled(self, windows: WindowSampler, step: int, waveform: Float[Tensor, "window sample"]) -> Batch:
         """The windows of a step with what the loss wants to know: their utterances, their speakers, or frame labels."""
@@ -197,9 +204,7 @@ class Trainer:
         return bool(self.recipe.augment.past or self.recipe.augment.future)
 
     def _losses(self, network: nn.Module, batch: Batch, generator: torch.Generator, share: BatchShard) -> Losses:
-        """What `network` makes of a batch. Every micro-batch draws the negatives of the whole batch anew."""
-        if self.division.micro > 1:
-            generator.manual_seed(generator.initial_seed())
+        """What `network` makes of a batch."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses: Losses = network(batch, generator, share)
         return losses

@@ -46,7 +46,7 @@ class TrainingConfig:
     device: auto, cpu, cuda, or cuda:N.
     precision: auto takes bf16 where the processor multiplies it, fp32 elsewhere.
     gpu_cache_fraction: fraction of a GPU's free memory that the corpus may take there; a larger one is streamed.
-    compile: the encoder goes through torch.compile.
+    compile: the encoder goes through torch.compile, which fuses its kernels. auto: on a GPU, for runs that repay it.
     log_every: steps between two points of a curve.
     validate_every: steps between two validations.
     validate_batches: batches of a validation, always the same.
@@ -56,7 +56,7 @@ class TrainingConfig:
     max_steps: Annotated[int, Field(ge=1)] = 10_000
     device: str = "auto"
     precision: Precision = "auto"
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     cuda_graph: bool | Literal["auto"] = "auto"
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     gpu_cache_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -26,7 +26,7 @@ from cpc.models import checkpoint
 from cpc.models.convert import ELSEWHERE, Converted
 from cpc.models.heads import BilinearConfig
 from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, log_model, new_run
-from cpc.training.cuda_graph import graph_obstacle
+from cpc.training.cuda_graph import compile_obstacle, graph_obstacle
 from cpc.training.job import Trainer
 from cpc.training.progress import Display
 from cpc.training.recipe import Recipe
@@ -178,8 +178,12 @@ def _introduce(job: Trainer, tracker: Tracker, display: Display) -> None:
     if job.windows.too_short:
         short, samples = job.windows.too_short, job.recipe.data.window_size
         display.say(f"{short} utterances are shorter than data.window_size={samples} and are not trained on")
-    if job.device.type == "cuda" and job.recipe.training.cuda_graph == "auto" and graph_obstacle(job.recipe, job.world):
-        display.say(f"plain launches, not a CUDA graph: {graph_obstacle(job.recipe, job.world)}")
+    if job.device.type == "cuda":
+        settings = job.recipe.training
+        if settings.cuda_graph == "auto" and (reason := graph_obstacle(job.recipe, job.world)):
+            display.say(f"plain launches, not a CUDA graph: {reason}")
+        if settings.compile == "auto" and (reason := compile_obstacle(job.recipe, job.world)):
+            display.say(f"the encoder is not compiled: {reason}")
     if job.origin and not job.step:
         display.say(f"starts from {job.origin}")
     if job.step:

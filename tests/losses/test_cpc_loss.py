@@ -1,6 +1,7 @@
 """The CPC loss against the slow oracle, and its laws."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,24 +36,31 @@ def criterion(group: int, dtype: torch.dtype) -> CPCLoss:
     return loss.to(dtype)
 
 
-def replay(batch: int, frames: int, group: int, seed: int) -> dict[tuple[int, int], torch.Tensor]:
+def replay(batch: int, frames: int, group: int, seed: int, most: int = 1) -> dict[tuple[int, int], torch.Tensor]:
     """The negatives that `CPCLoss` draws from a generator of this seed, by step and first sequence of the group."""
     generator, drawn = torch.Generator().manual_seed(seed), {}
-    for k in range(1, STEPS + 1):
-        where = positives(group, frames - STEPS, frames, k, torch.device("cpu"))
+    for first in range(1, STEPS + 1, most):
+        steps = range(first, min(first + most, STEPS + 1))
+        where = positives(group, frames - STEPS, frames, steps, torch.device("cpu"))
         found = Uniform(COUNT, 0.5).draw(where, Grid(group, frames), batch // group, generator)
-        drawn |= {(k, number * group): indices for number, indices in enumerate(found)}
+        for place, k in enumerate(steps):
+            drawn |= {(k, number * group): indices[place :: len(steps)] for number, indices in enumerate(found)}
     return drawn
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize(("batch", "group"), [(4, 4), (4, 2), (6, 3)])
-def test_equals_the_oracle(batch: int, group: int, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("most", [1, 2, STEPS])
+def test_equals_the_oracle(
+    batch: int, group: int, dtype: torch.dtype, tolerance: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many steps are scored at once."""
     frames = 8
+    monkeypatch.setattr("cpc.losses.cpc.MOST_PICKED", {"cpu": most * batch * (frames - STEPS) * group * frames})
     given_latents, loss = latents(batch, frames, dtype), criterion(group, dtype)
     ours = loss(given_latents, torch.Generator().manual_seed(5))
     z, c = given_latents
-    expected = reference.cpc_losses(z, c, loss.heads.weight, replay(batch, frames, group, 5), group, SCALE)
+    expected = reference.cpc_losses(z, c, loss.heads.weight, replay(batch, frames, group, 5, most), group, SCALE)
     torch.testing.assert_close(ours.per_step, torch.stack(expected), rtol=tolerance, atol=tolerance)
     inputs = (z, c, loss.heads.weight)
     fast = torch.autograd.grad(ours.loss, inputs)
@@ -72,7 +80,7 @@ def test_uneven_groups_equal_the_oracle() -> None:
     drawn: dict[int, dict[tuple[int, int], torch.Tensor]] = {3: {}, 2: {}}
     for k in range(1, STEPS + 1):
         for block, size in blocks(batch, 3):
-            where = positives(size, frames - STEPS, frames, k, torch.device("cpu"))
+            where = positives(size, frames - STEPS, frames, range(k, k + 1), torch.device("cpu"))
             groups = (block.stop - block.start) // size
             found = Uniform(COUNT, 0.5).draw(where, Grid(size, frames), groups, generator)
             drawn[size] |= {(k, number * size): indices for number, indices in enumerate(found)}
@@ -276,8 +284,9 @@ def test_steps_at_once_equal_them_step_by_step(
     assert loss.scored_at_once(6)
     ours = loss(given_latents)
     slow = list(loss.contrasts(given_latents))
-    per_step = torch.stack([torch.cat([f.loss.flatten() for f in found]).mean() for found in slow])
-    correct = torch.stack([torch.cat([f.correct.flatten() for f in found]).double().mean() for found in slow])
+    assert len(slow) == STEPS  # one by one
+    per_step = torch.cat([found.loss.mean((1, 2)) for found in slow])
+    correct = torch.cat([found.correct.double().mean((1, 2)) for found in slow])
     torch.testing.assert_close(ours.per_step, per_step)
     torch.testing.assert_close(ours.accuracy.double(), correct, rtol=0, atol=1e-6)
     others = (group - 1) * negatives.cross_weight if isinstance(negatives, All) else 0
@@ -335,12 +344,75 @@ class _Computing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_own_windows_take_few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward and backward of the preset `small` at batch 8, in one chunk as on a GPU, which waits for every launch."""
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ([], 100),
+        (["loss.negatives={kind: uniform, num_negatives: 128}", "loss.group_size=8"], 120),
+        (["loss.negatives={kind: uniform, num_negatives: 128}", "loss.group_size=8", "loss.score={kind: dot}"], 120),
+        (["loss.negatives={kind: hardest}", "loss.group_size=8"], 120),
+        (["loss.objective={kind: triplet}", "loss.negatives={kind: all, cross_weight: 1}"], 120),
+    ],
+)
+def test_a_loss_takes_few_kernels(changes: list[str], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward at batch 8, in one chunk as on a GPU, which waits for every launch."""
     monkeypatch.setattr("cpc.losses.cpc.MOST_SCORES", {"cpu": 1 << 26})
-    recipe = load_config("small", ["data.corpus=x"])
+    monkeypatch.setattr("cpc.losses.cpc.MOST_PICKED", {"cpu": 1 << 26})
+    recipe = load_config("small", ["data.corpus=x", *changes])
     loss = CPCLoss.build(recipe.loss, 256, 256)
     z, c = (torch.randn(8, 128, 256, requires_grad=True) for _ in range(2))
     with _Computing() as counted:
         loss(Latents(z, c)).loss.backward()
-    assert counted.calls <= 100, counted.calls
+    assert counted.calls <= most, counted.calls
+
+
+@pytest.mark.parametrize(
+    ("score", "negatives", "objective"),
+    [
+        (Dot(0.5), Hardest(4), InfoNCE()),
+        (Cosine(0.2, centre="group"), SemiHard(0.5), Triplet(0.5)),
+        (Cosine(0.2, centre="window"), Within(), NCE()),
+        (NegativeDistance(), All(), PairMargin(1.0)),
+        (NegativeDistance(), Hardest(3, within=True), Triplet(0.2)),
+    ],
+)
+@pytest.mark.parametrize("group", [2, 3, 5])
+def test_steps_scored_together_equal_them_one_by_one(
+    score: Score, negatives: Negatives, objective: Objective, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss, accuracy, kinds of triplets and gradients, uneven groups (five windows) among them."""
+    found = []
+    for most in (1, 1 << 26):
+        monkeypatch.setattr("cpc.losses.cpc.MOST_PICKED", {"cpu": most})
+        torch.manual_seed(2)
+        given_latents = latents(5, 9, torch.float64)
+        loss = CPCLoss(STEPS, DIM, HIDDEN, negatives, objective, score, group).double()
+        losses = loss(given_latents)
+        gradients = torch.autograd.grad(losses.loss, (*given_latents, *loss.parameters()))
+        kinds = losses.kinds if losses.kinds is not None else torch.zeros(3)
+        found.append((losses.per_step.detach(), losses.accuracy, kinds, *gradients))
+    assert [len(list(loss.contrasts(given_latents)))] == [1]
+    for one_by_one, together in zip(*found, strict=True):
+        torch.testing.assert_close(one_by_one, together)
+
+
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_a_share_draws_what_the_whole_batch_does(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps scored together: a share, be it of whole groups or part of one, has the losses it has in the batch."""
+    frames, whole = 8, latents(8, 8, torch.float64)
+    monkeypatch.setattr("cpc.losses.cpc.MOST_PICKED", {"cpu": 2 * 8 * (frames - STEPS) * group * frames})
+    loss, parts = criterion(group, torch.float64), []
+    for part in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("cpc.distributed.gather", partial(_neighbours, whole.z, part))
+            own = Latents(whole.z[4 * part : 4 * part + 4], whole.c[4 * part : 4 * part + 4])
+            parts.append(loss(own, torch.Generator().manual_seed(5), BatchShard(part, 2)).per_step)
+    expected = loss(whole, torch.Generator().manual_seed(5)).per_step
+    torch.testing.assert_close(torch.stack(parts).mean(0), expected, rtol=1e-10, atol=1e-10)
+
+
+def _neighbours(whole: torch.Tensor, part: int, z: torch.Tensor, processes: int) -> torch.Tensor:
+    """The keys of the group of processes that `part` is in, which all processes of it get in training."""
+    size = processes * len(z)
+    first = part * len(z) // size * size
+    return whole[first : first + size]

@@ -65,11 +65,13 @@ def test_channel_norm_keeps_the_type_of_its_input(cuda: torch.device) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_cuda_graph_trains_as_plain_launches_do(tones: Path, cuda: torch.device, precision: str) -> None:
+@pytest.mark.parametrize("micro", [1, 2])
+def test_a_cuda_graph_trains_as_plain_launches_do(tones: Path, cuda: torch.device, precision: str, micro: int) -> None:
     """More steps than the plain ones at its beginning; negatives are drawn anew in each replay."""
     found = {}
     for graph in (False, True):
-        job = Trainer.start(recipe(tones, f"training.precision={precision}", f"training.cuda_graph={graph}"))
+        settings = (f"training.precision={precision}", f"training.cuda_graph={graph}")
+        job = Trainer.start(recipe(tones, *settings, f"training.gradient_accumulation_steps={micro}"))
         found[graph] = torch.stack(updates(job, 4 + WARM_UP))
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if precision == "fp32" else {"rtol": 1e-2, "atol": 1e-2}
     torch.testing.assert_close(found[True], found[False], **tolerance)

@@ -53,6 +53,6 @@ def _plain(job: Trainer, weights: dict[str, Tensor], heads: Tensor, waveform: Te
     generator = torch_generator("cpu", job.recipe.seed, "negatives", step)
     drawn = {}
     for k in range(1, STEPS + 1):
-        where = positives(BATCH, frames - STEPS, frames, k, torch.device("cpu"))
+        where = positives(BATCH, frames - STEPS, frames, range(k, k + 1), torch.device("cpu"))
         drawn[k, 0] = Uniform(COUNT, 1.0).draw(where, Grid(BATCH, frames), 1, generator)[0]
     return reference.cpc_losses(z, c, heads, drawn, BATCH, 0.5)
