@@ -1,8 +1,11 @@
 """What can be taken from a model as features: z, c, a layer of the context network below c, or several side by side."""
 
 import hashlib
+import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +18,7 @@ from cpc.data.corpus import Corpus
 from cpc.data.progress import show_progress
 from cpc.device import tf32
 from cpc.evaluation.embed.inputs import batches, evaluating, give_memory_back
+from cpc.io import DiskFull, locked, write_json
 from cpc.models.cpc import CPC
 from cpc.models.pooling import Pooling
 
@@ -219,8 +223,25 @@ def extract_group(
     last_of: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    cache: Path | None = None,
 ) -> list[FrameTable]:
-    """A table for each of several features; the layers of one model come out of one pass over the audio."""
+    """A table for each of several features; the layers of one model come out of one pass over the audio.
+
+    With a folder `cache`, utterances that were there before are read from it, and the others kept in it.
+    """
+    if cache is not None:
+        return FeatureCache(cache).extract(group, corpus, rows, last_of=last_of, device=device, progress=progress)
+    return _extract_group(group, corpus, rows, last_of, device, progress)
+
+
+def _extract_group(
+    group: Sequence[Features],
+    corpus: Corpus,
+    rows: Rows,
+    last_of: int | None,
+    device: str | torch.device,
+    progress: bool,
+) -> list[FrameTable]:
     layers, first = [each for each in group if isinstance(each, Layer)], group[0]
     if isinstance(first, Layer) and len(layers) == len(group):
         names = [each.layer for each in layers]
@@ -301,3 +322,154 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
                 bar.tick(n)
     give_memory_back(device)
     return {name: FrameTable(table, offsets) for name, table in frames.items()}
+
+
+# --- Frames that were computed before.
+
+
+CACHE_VERSION = 1  # part of every key: raise it when a change of code changes any number
+MOST_BYTES = 4 << 30  # of float32: the frames of four hours in 8,000 channels
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Frames on disk, by utterance: what one evaluation took from the audio, the next one reads.
+
+    A probe of phones, one of speakers and ABX look at the same frames through other splits. Each of the features has
+    a file of frames and an index of utterances beside it:
+
+        FOLDER/KEY.frames    float32, frame by frame, utterance by utterance in the order in which they came
+        FOLDER/KEY.json      {"version": 1, "dim": D, "utterances": {id: [first frame, number of frames]}}
+
+    KEY hashes all that determines the numbers: the features' settings (a model's weights among them), the corpus, the
+    window, the kind of device. Frames are appended before the index is replaced, so that whoever is killed leaves a
+    cache that is whole. Beyond `most_bytes` the features that were used longest ago go.
+    """
+
+    folder: Path
+    most_bytes: int = MOST_BYTES
+
+    def extract(
+        self,
+        group: Sequence[Features],
+        corpus: Corpus,
+        rows: Rows,
+        *,
+        last_of: int | None = None,
+        device: str | torch.device = "cpu",
+        progress: bool = False,
+    ) -> list[FrameTable]:
+        """`extract_group`, from disk where an utterance has been there before.
+
+        The layers of a model share a pass over the audio: an utterance that one of the group lacks is computed for all.
+        """
+
+        def compute(some: Rows) -> list[FrameTable]:
+            return _extract_group(group, corpus, some, last_of, device, progress)
+
+        names = [self.folder / _key(features, corpus, last_of, device) for features in group]
+        ids = [corpus.ids[row] for row in rows.tolist()]
+        try:
+            indices = [_read_index(name) for name in names]
+            missing = [i for i, id in enumerate(ids) if any(id not in index.utterances for index in indices)]
+            new = compute(rows[missing]) if missing else []
+            tables = new if len(missing) == len(ids) else _put_together(names, indices, ids, missing, new)
+        except (FileNotFoundError, ValueError):  # another process has made room meanwhile, or a file was cut
+            for name in names:
+                name.with_suffix(".json").unlink(missing_ok=True)
+            missing, new = list(range(len(ids))), compute(rows)
+            tables = new
+        try:
+            self._keep(names, [ids[i] for i in missing], new)
+        except (DiskFull, OSError) as error:
+            warnings.warn(f"{self.folder}: features are not kept for the next evaluation ({error})", stacklevel=2)
+        return tables
+
+    def _keep(self, names: Sequence[Path], ids: Sequence[str], tables: Sequence[FrameTable]) -> None:
+        """Append utterances to the files, and drop features that were used longest ago until the rest fits."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / ".lock", "", wait=True):
+            for name, table in zip(names, tables, strict=bool(tables)):
+                _append(name, ids, table)
+            for name in names:
+                if (frames := name.with_suffix(".frames")).exists():
+                    frames.touch()
+            files = sorted(self.folder.glob("*.frames"), key=lambda file: file.stat().st_mtime_ns)
+            total = sum(file.stat().st_size for file in files)
+            for file in files:
+                if total <= self.most_bytes:
+                    break
+                total -= file.stat().st_size
+                file.with_suffix(".json").unlink(missing_ok=True)  # first: frames without an index are nothing
+                file.unlink()
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Where the frames of each utterance are, and how many."""
+
+    dim: int
+    utterances: dict[str, list[int]]
+
+    @property
+    def frames(self) -> int:
+        """Frames that the index knows of; behind them may be what a killed process left."""
+        return max((first + count for first, count in self.utterances.values()), default=0)
+
+
+def _key(features: Features, corpus: Corpus, last_of: int | None, device: str | torch.device) -> str:
+    subject = {"name": features.name, **features.settings}
+    kind = torch.device(device).type
+    facts = {"version": CACHE_VERSION, "subject": subject, "corpus": corpus.digest, "window": last_of, "device": kind}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read_index(name: Path) -> _Index:
+    try:
+        found = json.loads(name.with_suffix(".json").read_text(encoding="utf-8"))
+        return _Index(found["dim"], found["utterances"])
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, json.JSONDecodeError):
+        return _Index(0, {})
+
+
+def _append(name: Path, ids: Sequence[str], table: FrameTable) -> None:
+    """Add utterances that are not there yet, by the index as it is now."""
+    index, dim = _read_index(name), table.frames.shape[1]
+    here, size = index.frames, index.frames * dim * 4
+    with name.with_suffix(".frames").open("r+b" if name.with_suffix(".frames").exists() else "w+b") as file:
+        if file.seek(0, 2) < size:
+            raise OSError(f"{name}.frames is shorter than its index says")
+        file.truncate(size)
+        file.seek(size)
+        for i, id in enumerate(ids):
+            if id not in index.utterances:
+                own = table.utterance(i)
+                file.write(own.contiguous().numpy().tobytes())
+                index.utterances[id] = [here, len(own)]
+                here += len(own)
+    write_json(name.with_suffix(".json"), {"version": CACHE_VERSION, "dim": dim, "utterances": index.utterances})
+
+
+def _put_together(
+    names: Sequence[Path],
+    indices: Sequence[_Index],
+    ids: Sequence[str],
+    missing: Sequence[int],
+    new: Sequence[FrameTable],
+) -> list[FrameTable]:
+    """Tables of all utterances in the order of `ids`: those at the places `missing` from `new`, the rest from disk."""
+    tables = []
+    place = {i: number for number, i in enumerate(missing)}
+    for number, (name, index) in enumerate(zip(names, indices, strict=True)):
+        # A file that is shorter than its index says is a ValueError here.
+        frames = np.memmap(name.with_suffix(".frames"), np.float32, "r", shape=(index.frames, index.dim))
+        parts: list[Float32[Tensor, "frame dim"]] = []
+        for i, id in enumerate(ids):
+            if i in place:
+                parts.append(new[number].utterance(place[i]))
+            else:
+                first, count = index.utterances[id]
+                parts.append(torch.from_numpy(np.array(frames[first : first + count])))
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+        tables.append(FrameTable(torch.cat(parts), offsets))
+    return tables

@@ -37,7 +37,13 @@ Vectors = Float64[np.ndarray, "utterance dim"]
 
 
 def embeddings(
-    group: Sequence[Features], corpus: Corpus, rows: Rows, *, device: str = "cpu", progress: bool = False
+    group: Sequence[Features],
+    corpus: Corpus,
+    rows: Rows,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    cache: Path | None = None,
 ) -> list[Vectors]:
     """A vector for each of the rows, for each of the features: the mean of its frames, or what a layer's pooling makes.
 
@@ -45,7 +51,7 @@ def embeddings(
     """
     found = [np.empty((len(rows), 0)) for _ in group]
     for places in _blocks(corpus.samples[rows]):
-        tables = extract_group(group, corpus, rows[places], device=device, progress=progress)
+        tables = extract_group(group, corpus, rows[places], device=device, progress=progress, cache=cache)
         for number, table in enumerate(tables):
             vectors = np.stack([_vector(group[number], table.utterance(i)) for i in range(len(places))])
             if not found[number].size:
@@ -365,7 +371,10 @@ def verify_cached(group: Sequence[Features], session: Session) -> list[Verificat
 
 def _measure(session: Session, group: Sequence[Features]) -> Iterator[VerificationResult]:
     material = session.material
-    found = embeddings(group, material.corpus, material.rows, device=session.device, progress=session.progress)
+    frames = session.cache / "features" if session.cache else None
+    found = embeddings(
+        group, material.corpus, material.rows, device=session.device, progress=session.progress, cache=frames
+    )
     return (_measured(features, vectors, session) for features, vectors in zip(group, found, strict=True))
 
 

@@ -1,6 +1,7 @@
 """A probe session: rows in order, baselines computed once, and a key that changes with whatever matters."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def test_a_cached_result_is_not_computed_again(chords: Corpus, tmp_path: Path) -
     # A broken file is as good as none.
     next(tmp_path.glob("*.json")).write_text("{")
     assert probe_cached([features], trial, ["phone"], tmp_path) == first
+    assert features.passes == passes  # the frames are on disk, for other tasks and splits too
+    probe_cached([features], replace(trial, train="phone_test", test="phone_train"), ["phone"], tmp_path)
+    assert features.passes == passes
+    shutil.rmtree(tmp_path / "features")
+    next(tmp_path.glob("*.json")).unlink()
+    probe_cached([features], trial, ["phone"], tmp_path)
     assert features.passes > passes
 
 

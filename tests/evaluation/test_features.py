@@ -1,6 +1,8 @@
 """Features in padded batches are those of each utterance alone, in the order that was asked for."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 from cpc.audio.mfcc import MFCC39, LogMel
 from cpc.config import InputError, validate
 from cpc.data.corpus import Corpus
-from cpc.evaluation.features import Features, Layer, extract, extract_features
+from cpc.evaluation import features as module
+from cpc.evaluation.features import FeatureCache, Features, Layer, extract, extract_features, extract_group
 from cpc.models.cpc import CPC, ModelConfig, build
 
 
@@ -102,3 +105,79 @@ def test_another_sample_rate_is_refused(chords: Corpus) -> None:
     subject = build(validate(ModelConfig, settings), 0)
     with pytest.raises(InputError, match="16000 Hz where CPC z needs 8000"):
         extract(subject, chords, np.arange(2))
+
+
+# --- Frames that were computed before.
+
+
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of utterances of every pass over the audio from here on."""
+    seen: list[int] = []
+    plain = module._extract_group
+
+    def counted(group: Any, corpus: Corpus, rows: Any, *rest: Any) -> Any:
+        seen.append(len(rows))
+        return plain(group, corpus, rows, *rest)
+
+    monkeypatch.setattr(module, "_extract_group", counted)
+    return seen
+
+
+def test_frames_that_were_computed_come_from_disk(
+    chords: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order, whatever else is asked for, utterances without a frame among them; the layers of a model share."""
+    subject, seen = model(), calls(monkeypatch)
+    group = [Layer(subject, "z"), Layer(subject, "c")]
+    some = np.array([4, 0, chords.row("s0-c0-silent"), 2])
+    first = extract_group(group, chords, some, cache=tmp_path)
+    again = extract_group(group, chords, some[::-1].copy(), cache=tmp_path)
+    for before, after in zip(first, again, strict=True):
+        for i in range(4):
+            assert torch.equal(before.utterance(i), after.utterance(3 - i))
+    more = np.array([1, 4, 3])
+    mixed, plain = extract_group(group, chords, more, cache=tmp_path), extract_group(group, chords, more)
+    assert seen == [4, 2, 3]
+    for one, other in zip(mixed, plain, strict=True):
+        assert one.offsets.tolist() == other.offsets.tolist()
+        torch.testing.assert_close(one.frames, other.frames, rtol=1e-5, atol=1e-5)
+    extract_group(group[1:], chords, some, cache=tmp_path)
+    extract_group([MFCC39()], chords, some, cache=tmp_path)
+    assert seen == [4, 2, 3, 4]  # another front end is another file, and c alone is known
+    torch.manual_seed(1)
+    extract_group([Layer(model("batch"), "c")], chords, some, cache=tmp_path)
+    assert seen[-1] == 4  # as are other weights
+    extract_group(group, chords, some, last_of=2000, cache=tmp_path)
+    assert len(seen) == 6  # and windows
+
+
+def test_what_is_damaged_is_computed_again(chords: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, rows, group = calls(monkeypatch), np.arange(3), [MFCC39()]
+    (whole,) = extract_group(group, chords, rows, cache=tmp_path)
+    (frames,) = tmp_path.glob("*.frames")
+    frames.write_bytes(frames.read_bytes()[:-4])
+    (found,) = extract_group(group, chords, np.arange(4), cache=tmp_path)
+    torch.testing.assert_close(found.utterance(1), whole.utterance(1))
+    frames.with_suffix(".json").write_text("{")  # nothing is known, and what lies there is written over
+    extract_group(group, chords, rows, cache=tmp_path)
+    (kept,) = extract_group(group, chords, rows, cache=tmp_path)
+    assert torch.equal(kept.frames, whole.frames)
+    frames.write_bytes(frames.read_bytes() + b"left by a killed process")
+    (longer,) = extract_group(group, chords, np.arange(5), cache=tmp_path)
+    (once_more,) = extract_group(group, chords, np.arange(5), cache=tmp_path)
+    assert torch.equal(once_more.frames, longer.frames)
+    assert seen == [3, 1, 4, 3, 2]
+
+
+def test_what_was_used_longest_ago_makes_room(chords: Corpus, tmp_path: Path) -> None:
+    rows, size = np.arange(3), {}
+    for name, features in (("mfcc", MFCC39()), ("mel", LogMel())):
+        FeatureCache(tmp_path).extract([features], chords, rows)
+        size[name] = next(f for f in sorted(tmp_path.glob("*.frames"), key=lambda f: -f.stat().st_mtime_ns))
+    FeatureCache(tmp_path).extract([MFCC39()], chords, rows)  # the last to be used
+    most = sum(file.stat().st_size for file in size.values()) + 1
+    FeatureCache(tmp_path, most).extract([Layer(model(), "c")], chords, rows)
+    assert not size["mel"].exists()
+    FeatureCache(tmp_path, 1).extract([MFCC39()], chords, rows)
+    assert not list(tmp_path.glob("*.frames"))
+    assert not list(tmp_path.glob("*.json"))

@@ -280,10 +280,16 @@ class FeatureStore:
 
 
 def corpus_banks(
-    group: Sequence[Features], corpus: Corpus, rows: Rows, *, device: str = "cpu", progress: bool = False
+    group: Sequence[Features],
+    corpus: Corpus,
+    rows: Rows,
+    *,
+    device: str = "cpu",
+    progress: bool = False,
+    cache: Path | None = None,
 ) -> list[FeatureStore]:
-    """Features of some rows of a corpus; the layers of one model come out of one pass over the audio."""
-    tables = extract_group(group, corpus, rows, device=device, progress=progress)
+    """Features of some rows of a corpus, by `extract_group`."""
+    tables = extract_group(group, corpus, rows, device=device, progress=progress, cache=cache)
     places = {corpus.ids[row]: place for place, row in enumerate(rows.tolist())}
     return [
         FeatureStore(each.name, table, places, each.frame_centres) for each, table in zip(group, tables, strict=True)

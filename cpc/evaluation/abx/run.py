@@ -68,7 +68,8 @@ def abx_cached(
     """ABX of features that come out of one pass over the audio, from `cache`/KEY.json where they are there."""
 
     def measure(missing: Sequence[Features]) -> Iterator[ABXResult]:
-        banks = corpus_banks(missing, material.corpus, material.rows, device=device, progress=progress)
+        frames = cache / "features" if cache else None
+        banks = corpus_banks(missing, material.corpus, material.rows, device=device, progress=progress, cache=frames)
         return (_measured(bank, material, task, device, progress) for bank in banks)
 
     facts = {"labels": material.labels, "fingerprint": material.digest[:SHORT]}

@@ -375,7 +375,7 @@ def probe_cached(
         paths[features.name, task, protocol] = where
     found = {job: result for job, path in paths.items() if (result := find(path, trial)) is not None}
     missing = [job for job in jobs if (job[0].name, *job[1:]) not in found]
-    for (features, task, protocol), result in _compute(missing, trial):
+    for (features, task, protocol), result in _compute(missing, trial, cache / "features"):
         found[features.name, task, protocol] = result
         result.write(paths[features.name, task, protocol])
     known = {features.name: subject_of(features) for features in group}
@@ -385,7 +385,7 @@ def probe_cached(
     ]
 
 
-def _compute(jobs: Sequence[ProbeJob], trial: Trial) -> Iterator[tuple[ProbeJob, ProbeResult]]:
+def _compute(jobs: Sequence[ProbeJob], trial: Trial, cache: Path) -> Iterator[tuple[ProbeJob, ProbeResult]]:
     """Every job with its result, from one pass over the audio; `speaker_last` needs another, of windows alone."""
     for window in (None, WINDOW):
         due = [job for job in jobs if (job[1] == "speaker_last") == (window is not None)]
@@ -393,7 +393,15 @@ def _compute(jobs: Sequence[ProbeJob], trial: Trial) -> Iterator[tuple[ProbeJob,
         splits = [trial.tested] if trial.folds else [trial.rows(trial.train), trial.rows(trial.test)]
         tables = (
             [
-                extract_group(group, trial.corpus, rows, last_of=window, device=trial.device, progress=trial.progress)
+                extract_group(
+                    group,
+                    trial.corpus,
+                    rows,
+                    last_of=window,
+                    device=trial.device,
+                    progress=trial.progress,
+                    cache=cache,
+                )
                 for rows in splits
             ]
             if due

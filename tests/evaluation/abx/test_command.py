@@ -126,12 +126,12 @@ def test_nothing_is_computed_twice(chords: Corpus, tmp_path: Path) -> None:
     assert abx_cached([features], material, task, tmp_path) == [first]
     assert features.passes == passes > 0
     (other,) = abx_cached([features], material, replace(task, seed=1), tmp_path)
-    assert features.passes == 2 * passes
+    assert features.passes == passes  # the frames are on disk
     assert other.seed == 1
     for broken in tmp_path.glob("*.json"):
         broken.write_text("{")
     assert abx_cached([features], material, task, tmp_path) == [first]
-    assert features.passes == 3 * passes
+    assert features.passes == passes
 
 
 def test_a_checkpoint_is_judged_and_nothing_recorded(chords: Corpus, model: Path, tmp_path: Path) -> None:
