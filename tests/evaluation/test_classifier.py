@@ -81,6 +81,40 @@ def test_blocks_and_the_early_start_do_not_move_the_minimum(monkeypatch: pytest.
     assert torch.equal(whole.predict(x), pieces.predict(x))
 
 
+@pytest.mark.parametrize("start", [True, False])
+def test_the_curvature_of_classes_leaves_the_minimum(start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes of very unequal size, whose features are correlated."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.multinomial(torch.tensor([0.7, 0.2, 0.06, 0.03, 0.01]), 4000, replacement=True, generator=generator)
+    x = torch.randn(4000, 12, generator=generator) + torch.randn(5, 12, generator=generator)[y]
+    x = x @ torch.randn(12, 12, generator=generator)
+    near = fit(x[::4], y[::4], 5, Fitting(l2=4e-3)) if start else None
+    monkeypatch.setattr("cpc.evaluation.probes.linear._THIN_FROM", 10**9 if start else 1000)
+    found = {}
+    for most in (10**9, 1000):
+        monkeypatch.setattr("cpc.evaluation.probes.linear._CURVED_FROM", most)
+        found[most] = fit(x, y, 5, Fitting(l2=1e-3, tolerance=1e-9), start=near)
+    plain, curved = found.values()
+    assert curved.objective == pytest.approx(plain.objective, rel=1e-6)
+    torch.testing.assert_close(curved.weight, plain.weight, rtol=1e-2, atol=1e-3)
+
+
+def test_coordinates_by_curvature_are_the_same_problem() -> None:
+    """The way back is the inverse, the value is that of the weights, and the gradient that of the value."""
+    x, y = problem(n=300, dim=4, classes=3)
+    plain = classifier._Problem.of(x.double(), y, 3, 1e-2)
+    curved = classifier._Curved.at(plain, plain.zeros())
+    u = torch.randn(3, 5, generator=torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(curved.inverse(curved.weights(u)), u)
+    value, (gradient,) = curved.value(u)
+    assert value == pytest.approx(plain.value(*curved.weights(u))[0])
+    for place in ((0, 0), (2, 3), (1, 4)):
+        step = torch.zeros_like(u)
+        step[place] = 1e-5
+        slope = (curved.value(u + step)[0] - curved.value(u - step)[0]) / 2e-5
+        assert float(gradient[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
 def test_separable_classes_converge() -> None:
     x = torch.eye(5).repeat(40, 1)
     y = torch.arange(5).repeat(40)
