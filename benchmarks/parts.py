@@ -1,12 +1,13 @@
 """The parts of a training step, each beside its floor: data, encoder, context, loss, optimiser.
 
-    python -m benchmarks.parts [--batch 8] [--rounds 60] [--device cpu]
+    python -m benchmarks.parts [--preset classic] [--batch 8] [--rounds 60] [--device cpu]
 
-Setting: `classic`, windows of 20480 samples, K = 12, M = 128. The parts take turns; a time is the least of the rounds.
-Backward has twice the operations and bytes of forward. The floor of the loss is what any criterion has to do: the K
-predictions and the scores of the positive and the M negatives. Ours scores all pairs of a group instead, because one
-large matrix product is faster than many gathered vectors. Data: the batch is read from a packed corpus in memory and
-becomes float; moving its megabyte would take a hundredth of a millisecond, which is no measure.
+Setting: `classic` or `small`, windows of 20480 samples, K = 12, M = 128 or all other frames of two windows. The parts
+take turns; a time is the least of the rounds. Backward has twice the operations and bytes of forward. The floor of the
+loss is what any criterion has to do: the K predictions and the scores of the positive and the M negatives. Where they
+are drawn, ours scores all pairs of a group instead, because one large matrix product is faster than many gathered
+vectors. Data: the batch is read from a packed corpus in memory and becomes float; moving its megabyte would take a
+hundredth of a millisecond, which is no measure.
 """
 
 import tempfile
@@ -26,9 +27,8 @@ from cpc.config import PRESETS
 from cpc.data.corpus import Corpus
 from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.device import device_name, has_bf16, keep_freed_memory
-from cpc.losses.cpc import CPCLoss
-from cpc.losses.negatives import Uniform
-from cpc.losses.scores import Dot
+from cpc.losses.cpc import CPCLoss, CPCLossConfig
+from cpc.losses.negatives import Grid
 from cpc.models.cpc import CPC, Latents, build
 from cpc.seeding import torch_generator
 from cpc.training.optim import OptimConfig, optimizer
@@ -37,7 +37,7 @@ from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
 
-STEPS, NEGATIVES, SAMPLES = 12, 128, 20480
+STEPS, SAMPLES = 12, 20480
 Work = Callable[[], object]
 
 
@@ -52,10 +52,15 @@ class Part(NamedTuple):
 class Stage:
     """A model, a loss and a batch, cut into parts that can be run alone."""
 
-    def __init__(self, batch: int, device: torch.device, precision: str, corpus: Corpus) -> None:
+    def __init__(self, preset: str, batch: int, device: torch.device, precision: str, corpus: Corpus) -> None:
         self.device, self.batch, self.precision = device, batch, precision
-        self.model: CPC = build(load_config(PRESETS / "classic.yaml", ["data.corpus=none"]).model).to(device)
-        self.loss = CPCLoss(STEPS, self.model.dim, self.model.hidden, Uniform(NEGATIVES), score=Dot(1 / 16)).to(device)
+        recipe = load_config(PRESETS / f"{preset}.yaml", ["data.corpus=none"])
+        self.model: CPC = build(recipe.model).to(device)
+        if not isinstance(recipe.loss, CPCLossConfig):
+            raise TypeError(preset)
+        self.loss = CPCLoss.build(recipe.loss, self.model.dim, self.model.hidden).to(device)
+        # What an anchor is scored with at least: itself and its negatives, each once.
+        self.keys = 1 + self.loss.negatives.size(Grid(min(batch, self.loss.group_size), self.model.frames(SAMPLES)))
         self.parameters = [*self.model.parameters(), *self.loss.parameters()]
         self.adam = optimizer(OptimConfig(), self.parameters)
         self.windows = WindowSampler(corpus, np.arange(len(corpus)), WindowConfig(SAMPLES, batch), 0)
@@ -103,14 +108,14 @@ class Stage:
         frames, width = self.model.frames(SAMPLES), 2 if self.precision == "bf16" else 4
         numbers = float(sum(p.numel() for p in self.parameters))
         anchors = self.batch * (frames - STEPS)
-        scored = 2.0 * STEPS * anchors * self.model.dim * (self.model.hidden + 1 + NEGATIVES)
+        scored = 2.0 * STEPS * anchors * self.model.dim * (self.model.hidden + self.keys)
         forward = {
             "encoder": (
                 self.batch * encoder_operations(self.model, frames),
                 self.batch * encoder_bytes(self.model, SAMPLES, width),
             ),
             "context": (self.batch * context_operations(self.model, frames), width * float(2 * self.z.numel())),
-            "loss": (scored, width * float(self.z.numel() + self.c.numel()) + 4.0 * STEPS * anchors * (1 + NEGATIVES)),
+            "loss": (scored, width * float(self.z.numel() + self.c.numel()) + 4.0 * STEPS * anchors * self.keys),
         }
         found = {"data": Part(self.data, 0, 0)}
         for name, (operations, moved) in forward.items():
@@ -129,6 +134,7 @@ class Stage:
 
 @app.command()
 def main(
+    preset: Annotated[str, typer.Option(help="classic, or small.")] = "classic",
     batch: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the parts take turns.")] = 60,
     device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
@@ -141,17 +147,19 @@ def main(
     for precision in machine.rate:
         with tempfile.TemporaryDirectory() as scratch:
             stage = Stage(
-                batch, chosen, precision, Corpus.open(large.make(Path(scratch, "corpus"), 1000, labels=False))
+                preset, batch, chosen, precision, Corpus.open(large.make(Path(scratch, "corpus"), 1000, labels=False))
             )
             stage.step()  # so that every parameter has a gradient
             parts = stage.parts()
             taken = in_turns({name: part.work for name, part in parts.items()}, rounds, chosen)
-        show(batch, precision, machine, parts, taken)
+        show(preset, batch, precision, machine, parts, taken)
 
 
-def show(batch: int, precision: str, machine: Machine, parts: dict[str, Part], taken: dict[str, float]) -> None:
+def show(
+    preset: str, batch: int, precision: str, machine: Machine, parts: dict[str, Part], taken: dict[str, float]
+) -> None:
     """Milliseconds, share of the whole step, the floor and how far from it."""
-    table = Table(title=f"batch {batch} × {SAMPLES}, {precision}", title_justify="left")
+    table = Table(title=f"{preset}, batch {batch} × {SAMPLES}, {precision}", title_justify="left")
     for heading in ("part", "ms", "of the step", "floor, ms", "bound by", "× the floor"):
         table.add_column(heading, justify="left" if heading in ("part", "bound by") else "right")
     for name, part in parts.items():

@@ -1,7 +1,7 @@
 """Fitting a linear probe to its optimum, beside scikit-learn's solvers, by the number of frames.
 
     python -m benchmarks.probing [--most 1000000] [--rounds 2] [--device cpu]
-    python -m benchmarks.probing --run runs/demo --corpus data/demo [--frames 100000]
+    python -m benchmarks.probing --run runs/demo --corpus data/demo [--frames 100000] [--l2 2e-4]
 
 The first has synthetic frames: 256 correlated channels, 41 classes of unequal size that overlap so that about half of
 the frames are recognised, as with phones. The second takes the phones of a run's c, and judges on its test split. All
@@ -56,10 +56,10 @@ def standardised(x: Tensor) -> np.ndarray:
     return ((x - x.mean(0)) / x.std(0)).numpy()
 
 
-def objective(x: np.ndarray, y: Tensor, weight: np.ndarray, bias: np.ndarray) -> float:
+def objective(x: np.ndarray, y: Tensor, weight: np.ndarray, bias: np.ndarray, l2: float = L2) -> float:
     """The mean cross-entropy and the penalty."""
     scores = torch.from_numpy(x @ weight + bias)
-    return float(torch.nn.functional.cross_entropy(scores, y)) + L2 / 2 * float((weight**2).sum())
+    return float(torch.nn.functional.cross_entropy(scores, y)) + l2 / 2 * float((weight**2).sum())
 
 
 @app.command()
@@ -69,12 +69,13 @@ def main(
     device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",
     run_folder: Annotated[Path | None, typer.Option("--run", help="Take c of this run instead.")] = None,
     corpus: Annotated[Path, typer.Option(help="Corpus with phones for --run.")] = Path("data/demo"),
+    l2: Annotated[float, typer.Option(help="Strength of the penalty for --run.")] = 2e-4,
     drawn: Annotated[int, typer.Option("--frames", help="Training frames for --run.")] = USUAL,
 ) -> None:
     """Print the table."""
     chosen = torch.device(device)
     if run_folder is not None:
-        beside_solvers(*real(run_folder, corpus, drawn), chosen)
+        beside_solvers(*real(run_folder, corpus, drawn), l2, chosen)
         return
     machine = Machine.measure(chosen, False)
     print(f"{device_name(chosen)}; torch {torch.__version__}; {machine}")
@@ -121,12 +122,12 @@ def real(run_folder: Path, folder: Path, count: int) -> tuple[Tensor, Tensor, Te
     return parts[0], parts[1], parts[2], parts[3]
 
 
-def beside_solvers(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, device: torch.device) -> None:
+def beside_solvers(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, l2: float, device: torch.device) -> None:
     """Time, value of the function and accuracy of ours and of scikit-learn's, each once; and of a tight optimum."""
     classes = int(max(y.max(), test_y.max())) + 1
     mean, deviation = x.mean(0), x.std(0)
     plain, test = ((part - mean).div(deviation).numpy() for part in (x, test_x))
-    common = {"C": 1 / (L2 * len(x))}
+    common = {"C": 1 / (l2 * len(x))}
     solvers = {
         "ours": None,
         "ours, to 1e-7": None,
@@ -134,7 +135,7 @@ def beside_solvers(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, device:
         "lbfgs of scikit-learn, 1e-6": LogisticRegression(max_iter=2000, tol=1e-6, **common),
         "saga of scikit-learn, 30 passes": LogisticRegression(solver="saga", max_iter=30, **common),
     }
-    title = f"phones of c, {len(x):,} × {x.shape[1]} frames, {classes} classes; {device_name(device)}"
+    title = f"phones of c, {len(x):,} × {x.shape[1]} frames, {classes} classes, L2 {l2:g}; {device_name(device)}"
     table = Table(title=title, title_justify="left")
     for heading in ("solver", "s", "× ours", "J", "accuracy %"):
         table.add_column(heading, justify="left" if heading == "solver" else "right")
@@ -143,7 +144,7 @@ def beside_solvers(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, device:
         begun = time.perf_counter()
         if solver is None:
             tolerance = 1e-7 if "1e-7" in name else Fitting().tolerance
-            found = fit(x, y, classes, Fitting(l2=L2, tolerance=tolerance, max_iterations=2000), device)
+            found = fit(x, y, classes, Fitting(l2=l2, tolerance=tolerance, max_iterations=2000), device)
             taken, value = time.perf_counter() - begun, found.objective
             right = found.predict(test_x) == test_y
         else:
@@ -153,7 +154,7 @@ def beside_solvers(x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, device:
             taken = time.perf_counter() - begun
             weight, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
             weight[:, solver.classes_], bias[solver.classes_] = solver.coef_.T, solver.intercept_
-            value = objective(plain, y, weight, bias)
+            value = objective(plain, y, weight, bias, l2)
             right = torch.from_numpy(solver.predict(test)) == test_y
         first = first or taken
         accuracy = 100 * float(right.double().mean())

@@ -1,7 +1,9 @@
 """What is computed on, and how exactly: the device, what it is called and can do, and the precision of numbers."""
 
 import ctypes
+import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +41,51 @@ def device_name(chosen: torch.device) -> str:
         return torch.cuda.get_device_name(chosen)
     models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
     return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def busy_cores(seconds: float = 0.2) -> float:
+    """How many of the cores that this process may use are at work while it waits for so long: other programs' share.
+
+    0 where the system does not say (only Linux does, in /proc/stat).
+    """
+    before = _core_times()
+    time.sleep(seconds if before else 0)
+    after = _core_times()
+    busy = 0.0
+    for core in before.keys() & after.keys():
+        worked, waited = (late - early for early, late in zip(before[core], after[core], strict=True))
+        busy += worked / max(worked + waited, 1)
+    return busy
+
+
+def _core_times() -> dict[int, tuple[int, int]]:
+    """Ticks that each core of this process has worked and idled."""
+    path, found = Path("/proc/stat"), {}
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    for line in path.read_text().splitlines() if path.exists() else []:
+        name, *ticks = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in own:
+            times = [int(tick) for tick in ticks[:8]]  # user, nice, system, idle, iowait, …
+            found[int(name[3:])] = (sum(times) - times[3] - times[4], times[3] + times[4])
+    return found
+
+
+def threads_hint() -> str:
+    """What to say before work on a CPU where other programs hold cores that our threads would wait for; often nothing.
+
+    Threads wait for the slowest of them: beside a neighbour on one of two cores a step on two threads takes 1.6 to 2.5
+    times as long as on one (benchmarks/neighbour.py). How many threads there are changes rounding, so it is the user
+    who decides.
+    """
+    threads, cores = torch.get_num_threads(), len(_core_times())
+    busy = round(busy_cores())
+    free = max(1, cores - busy)
+    if not busy or threads <= free:
+        return ""
+    return (
+        f"other programs take {busy} of {cores} cores: {threads} threads wait for each other, and "
+        f"OMP_NUM_THREADS={free} would be faster"
+    )
 
 
 def has_bf16(chosen: torch.device) -> bool:

@@ -18,7 +18,7 @@ import yaml
 
 from cpc import distributed
 from cpc.config import InputError, dump, flatten, load, upgrade
-from cpc.device import device_name
+from cpc.device import device_name, threads_hint
 from cpc.distributed import World
 from cpc.io import DiskFull, locked, write_json, write_text
 from cpc.losses.cpc import CPCLoss, CPCLossConfig
@@ -178,6 +178,8 @@ def _introduce(job: Trainer, tracker: Tracker, display: Display) -> None:
     if job.windows.too_short:
         short, samples = job.windows.too_short, job.recipe.data.window_size
         display.say(f"{short} utterances are shorter than data.window_size={samples} and are not trained on")
+    if job.device.type == "cpu" and job.world.size == 1 and (hint := threads_hint()):
+        display.say(hint)
     if job.device.type == "cuda":
         settings = job.recipe.training
         if settings.cuda_graph == "auto" and (reason := graph_obstacle(job.recipe, job.world)):
