@@ -38,7 +38,7 @@ types: setup
 ui: setup ## The MLflow UI on what has been run.
 	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}
 
-bench: setup ## Speed and memory: writes benchmarks/README.md (about three quarters of an hour on two cores).
+bench: setup ## Speed and memory: writes benchmarks/tables.md (about three quarters of an hour on two cores).
 	$(BIN)/python -m benchmarks
 
 lock: ## Resolve the newest versions that pyproject.toml allows into requirements.lock (needs uv).

@@ -1,4 +1,4 @@
-"""Run the benchmarks and write what they print into benchmarks/README.md, each between its own two markers.
+"""Run the benchmarks and write what they print into benchmarks/tables.md, each between its own two markers.
 
     python -m benchmarks [SECTION …]        # what `make bench` does; without names: all of them
     python -m benchmarks --again [SECTION …]    # whether the ratios in the tables repeat; the tables stay
@@ -28,8 +28,9 @@ from data_prep.console import run
 
 app = typer.Typer(add_completion=False)
 
-README = Path(__file__).parent / "README.md"
+TABLES = Path(__file__).parent / "tables.md"
 SPEECH = Path("data/speech")
+DEMO = Path("runs/demo")  # what `make demo` trains
 # Section → the arguments of `python -m`. Those that need packed real speech or a GPU are left out where there is none.
 SECTIONS = {
     "step": "benchmarks.step",
@@ -37,14 +38,16 @@ SECTIONS = {
     "used": "benchmarks.used",
     "used-bf16": "benchmarks.used --bf16",
     "parts": "benchmarks.parts",
+    "parts-small": "benchmarks.parts --preset small",
+    "neighbour": "benchmarks.neighbour --precision bf16",
     "scaling": "benchmarks.scaling",
     "allocator": "benchmarks.allocator",
     "augment": "benchmarks.augment",
     "packing": "benchmarks.corpus --only packing",
     "packing-memory": "benchmarks.corpus --only memory",
     "opening": "benchmarks.corpus --only opening",
-    "merging": "benchmarks.corpus --only merging",
     "probing": "benchmarks.probing",
+    "probing-run": f"benchmarks.probing --run {DEMO} --corpus data/demo",
     "embed": "benchmarks.embed",
     "start-up": "benchmarks.endurance --only start",
     "endurance": "benchmarks.endurance --only memory",
@@ -63,7 +66,7 @@ def insert(page: str, section: str, command: str, output: str) -> str:
     """The page with the command and its output between the markers of the section."""
     begin, end = markers(section)
     if begin not in page or end not in page:
-        raise InputError(f"{README}: lacks the lines {begin} and {end}; put them where the table of {section} belongs")
+        raise InputError(f"{TABLES}: lacks the lines {begin} and {end}; put them where the table of {section} belongs")
     head = "" if f"Python {platform.python_version()}" in output else f"{circumstances()}\n\n"  # some say it themselves
     shown = f"{begin}\n\n    python -m {command}\n\n{head}{fenced(output)}\n\n{end}"
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: shown, page, count=1, flags=re.DOTALL)
@@ -103,8 +106,9 @@ def measured(command: str) -> str | None:
 
 def missing(command: str) -> str:
     """What this machine lacks for a benchmark; empty if nothing."""
-    if str(SPEECH) in command and not SPEECH.is_dir():
-        return str(SPEECH)
+    for folder in (SPEECH, DEMO):
+        if str(folder) in command and not folder.is_dir():
+            return str(folder)
     return "GPU" if command == SECTIONS["gpu"] and not torch.cuda.is_available() else ""
 
 
@@ -113,7 +117,7 @@ def main(
     sections: Annotated[list[str] | None, typer.Argument(help="Which. Default: all.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Keep the tables; write how far their ratios moved.")] = False,
 ) -> None:
-    """Run sections and write their tables into benchmarks/README.md."""
+    """Run sections and write their tables into benchmarks/tables.md."""
     unknown = [name for name in sections or () if name not in SECTIONS]
     if unknown:
         raise InputError(f"section={unknown[0]}: must be one of {', '.join(SECTIONS)}")
@@ -129,12 +133,12 @@ def main(
         if output is None:
             failed.append(section)
         elif again:
-            old = body(README.read_text(), section)
+            old = body(TABLES.read_text(), section)
             for change in (each for each in changes(old, output) if each.relative > BOUND):
                 typer.echo(f"  {change.where}: {change.before:g}, now {change.after:g}")
-            write_text(README, repeated(README.read_text(), section, old, output))
+            write_text(TABLES, repeated(TABLES.read_text(), section, old, output))
         else:
-            write_text(README, insert(README.read_text(), section, command, output))
+            write_text(TABLES, insert(TABLES.read_text(), section, command, output))
     if failed:
         raise InputError(f"sections {', '.join(failed)}: failed, see above; their old tables stand")
 

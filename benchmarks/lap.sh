@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All GPU work of a release in six minutes: tests, throughput against the goals, one training with its probes. It prints one page
-# for benchmarks/README.md. CORPUS: a packed corpus with phone and speaker splits (else the synthetic one is made). PYTHON: which
+# for benchmarks/tables.md (On a GPU). CORPUS: a packed corpus with phone and speaker splits (else the synthetic one is made). PYTHON: which
 # one. DEVICE=cpu with TINY=1 shows that it runs where there is no GPU.
 #
 #     CORPUS=data/speech benchmarks/lap.sh > lap.md

@@ -2,21 +2,21 @@
 
 import pytest
 
-from benchmarks.__main__ import README, SECTIONS, insert, markers, repeated
+from benchmarks.__main__ import SECTIONS, TABLES, insert, markers, repeated
 from benchmarks.repeat import changes, ratios, summary
 from cpc.config import InputError
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_has_its_place(section: str) -> None:
-    page = README.read_text()
+    page = TABLES.read_text()
     begin, end = markers(section)
     assert page.count(begin) == page.count(end) == 1
     assert page.index(begin) < page.index(end)
 
 
 def test_a_table_takes_the_place_of_the_old_one() -> None:
-    page = README.read_text()
+    page = TABLES.read_text()
     once = insert(page, "step", "benchmarks.step", "┏━┓\n1\n")
     again = insert(once, "step", "benchmarks.step", "| a | b |")
     assert "```text\n┏━┓\n1\n```" in once
@@ -69,7 +69,7 @@ def test_a_ratio_that_moves_is_told_from_one_that_is_rounded() -> None:
 
 
 def test_a_section_that_is_measured_again_has_one_row() -> None:
-    page = repeated(README.read_text(), "step", DRAWN, DRAWN.replace("10.4", "13.0"))
+    page = repeated(TABLES.read_text(), "step", DRAWN, DRAWN.replace("10.4", "13.0"))
     page = repeated(page, "used", DRAWN, DRAWN)
     again = repeated(page, "step", DRAWN, DRAWN)
     assert "| step | 1 | 0 | ours: × faster | 10.4 | 13 | +25% |" in page
