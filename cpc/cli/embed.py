@@ -32,8 +32,11 @@ def embed(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features.")],
     layer: Annotated[Layer, typer.Option(help="z: local, without memory; c: with context.")] = Layer.c,
     format: Annotated[
-        Literal["npy", "parquet", "numpy-shards"],
-        typer.Option(help="npy: one a file; parquet: one data set; numpy-shards: few large .npy with an index."),
+        Literal["npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset"],
+        typer.Option(
+            help="npy: one a file; parquet: one data set; numpy-shards: few large .npy with an index; kaldi: archives,"
+            " with feats.scp to read from OUT; hdf5: a data set a file; webdataset: tars of .npy."
+        ),
     ] = "npy",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N shares, into the same OUT.")] = "1/1",
     precision: Annotated[

@@ -39,7 +39,7 @@ from cpc.evaluation.embed.inputs import (
     pieces,
     too_short,
 )
-from cpc.evaluation.embed.writers import FORMATS, Format, Frames, Ledger, Record, npy_name, open_part, part_name
+from cpc.evaluation.embed.writers import Format, Frames, Ledger, Record, check_format, npy_name, open_part, part_name
 from cpc.evaluation.features import Layer
 from cpc.models.checkpoint import load
 from cpc.models.cpc import CPC, Latents
@@ -300,7 +300,8 @@ def embed(
 
     `model` is a model, a run folder or a checkpoint. `format` is npy (OUT/…/STEM.npy for each file, float32 frames ×
     dim), parquet (a data set in OUT/features: id, path, start, frames, dim, features as frames × dim in a row) or
-    numpy-shards (OUT/features/*.npy, with OUT/index.parquet: id, path, shard, offset, frames).
+    numpy-shards (OUT/features/*.npy, with OUT/index.parquet: id, path, shard, offset, frames), kaldi (archives, with
+    OUT/feats.scp, to be read from OUT), hdf5 (a data set a file; needs h5py) or webdataset (tars of .npy).
 
     Files of similar length share batches of at most `batch_samples` samples; padding adds less than an eighth to a file
     of at least 1024 samples. Files longer than a batch go through in pieces, in constant memory. Memory does not depend
@@ -334,8 +335,7 @@ def embed(
 
 
 def _check(format: str, layer: str, shard: tuple[int, int]) -> None:
-    if format not in FORMATS:
-        raise InputError(f"format={format}: must be one of {', '.join(FORMATS)}")
+    check_format(format)
     if layer not in ("z", "c"):
         raise InputError(f"layer={layer}: must be z or c")
     check_shard(*shard)

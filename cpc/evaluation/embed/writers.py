@@ -1,13 +1,20 @@
-"""Features on disk in three formats, written block by block: a .npy a file, a Parquet data set, or NumPy shards."""
+"""Features on disk, written block by block: a .npy a file, a Parquet data set, NumPy shards, or what other tools read.
 
+Those are Kaldi's archives (ark and scp), HDF5 and WebDataset's tars.
+"""
+
+import importlib.util
 import json
 import shutil
+import struct
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2s
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Literal, NamedTuple, assert_never
 
 import numpy as np
@@ -16,10 +23,17 @@ from jaxtyping import Float32
 from cpc.config import InputError
 from cpc.data.shards import printable
 from cpc.evaluation.embed.inputs import File
-from cpc.io import atomic, locked, write_json, write_text
+from cpc.io import atomic, atomic_path, locked, write_json, write_text
 
-Format = Literal["npy", "parquet", "numpy-shards"]
-FORMATS: tuple[Format, ...] = ("npy", "parquet", "numpy-shards")
+Format = Literal["npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset"]
+FORMATS: tuple[Format, ...] = ("npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset")
+_ENDINGS: dict[Format, str] = {
+    "parquet": ".parquet",
+    "numpy-shards": ".npy",
+    "kaldi": ".ark",
+    "hdf5": ".h5",
+    "webdataset": ".tar",
+}
 _WRITERS = 8  # .npy files on their way to the disk at a time: each waits for it
 
 
@@ -43,13 +57,33 @@ def open_part(format: Format, out: Path, number: int, dim: int) -> AbstractConte
             return _parquet_part(out / part_name(format, number), dim)
         case "numpy-shards":
             return _numpy_shard(out / part_name(format, number), dim)
+        case "kaldi":
+            return _kaldi_archive(out / part_name(format, number), dim)
+        case "hdf5":
+            return _hdf5_file(out / part_name(format, number), dim)
+        case "webdataset":
+            return _tar(out / part_name(format, number), dim)
         case _:
             assert_never(format)
 
 
 def part_name(format: Format, number: int) -> str:
     """The file of a block below OUT, for the formats that have one."""
-    return f"features/part-{number:06d}.parquet" if format == "parquet" else f"features/{number:06d}.npy"
+    return f"features/{'part-' if format == 'parquet' else ''}{number:06d}{_ENDINGS[format]}"
+
+
+def check_format(format: str) -> None:
+    """Raises InputError for a format that there is not, or whose library is missing."""
+    if format not in FORMATS:
+        raise InputError(f"format={format}: must be one of {', '.join(FORMATS)}")
+    if format == "hdf5" and importlib.util.find_spec("h5py") is None:
+        raise InputError("format=hdf5: needs h5py; install it with pip install 'cpc-audio[hdf5]'")
+
+
+def key_of(id: str, barred: str = "") -> str:
+    """The name of a file in an archive: its id, with white space, %, and what is barred there as %XX."""
+    coded = {letter for letter in id if letter.isspace() or letter in "%" + barred}
+    return "".join("".join(f"%{byte:02X}" for byte in x.encode()) if x in coded else x for x in id)
 
 
 def npy_name(id: str) -> str:
@@ -90,6 +124,67 @@ def _numpy_shard(path: Path, dim: int) -> Iterator[Add]:
         yield add
         file.seek(0)
         _write_header(file, filled, dim)
+
+
+@contextmanager
+def _kaldi_archive(path: Path, dim: int) -> Iterator[Add]:
+    """Kaldi's binary float matrices, each after its key; where each begins is what OUT/feats.scp says.
+
+    The format of one (Kaldi's matrix/kaldi-matrix.cc): \\0B, "FM ", then rows and columns, each after the byte 4.
+    """
+    with atomic(path) as file:
+
+        def add(found: Sequence[Frames]) -> list[int]:
+            starts = []
+            for frames in found:
+                file.write(f"{key_of(printable(frames.file.id))} ".encode())
+                starts.append(file.tell())
+                file.write(b"\0BFM " + struct.pack("<bibi", 4, frames.length, 4, dim))
+                for piece in frames.pieces():
+                    file.write(np.ascontiguousarray(piece, "<f4").data)
+            return starts
+
+        yield add
+
+
+@contextmanager
+def _hdf5_file(path: Path, dim: int) -> Iterator[Add]:
+    """A data set frames × dim a file, named by its id; / in ids is %2F, so that no name is a group of another's."""
+    import h5py
+
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+
+        def add(found: Sequence[Frames]) -> list[int]:
+            for frames in found:
+                data = file.create_dataset(key_of(printable(frames.file.id), "/"), (frames.length, dim), "<f4")
+                start = 0
+                for piece in frames.pieces():
+                    data[start : start + len(piece)] = piece
+                    start += len(piece)
+                data.attrs["path"] = printable(frames.file.path)
+            return [0] * len(found)
+
+        yield add
+
+
+@contextmanager
+def _tar(path: Path, dim: int) -> Iterator[Add]:
+    """KEY.npy a file, as WebDataset groups a sample by what is before the first dot: dots in ids are %2E."""
+    with atomic(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+
+        def add(found: Sequence[Frames]) -> list[int]:
+            for frames in found:
+                with SpooledTemporaryFile(1 << 26) as array:
+                    _write_header(array, frames.length, dim)
+                    for piece in frames.pieces():
+                        array.write(np.ascontiguousarray(piece).data)
+                    member = tarfile.TarInfo(f"{key_of(printable(frames.file.id), '.')}.npy")
+                    member.size = array.tell()
+                    array.seek(0)
+                    tar.addfile(member, array)
+            return [0] * len(found)
+
+        yield add
 
 
 @contextmanager
@@ -256,6 +351,8 @@ class Ledger:
                 (self.out / "notes.tsv").unlink(missing_ok=True)
             if self.format == "numpy-shards":
                 self._write_index()
+            if self.format == "kaldi":
+                self._write_scp()
 
     def _write_index(self) -> None:
         import pyarrow as pa
@@ -270,6 +367,14 @@ class Ledger:
                 if rows:
                     columns = [list(column) for column in zip(*rows, strict=True)]
                     writer.write_table(pa.table(columns, schema=schema), row_group_size=_ROW_GROUP)
+
+    def _write_scp(self) -> None:
+        """KEY ARCHIVE:OFFSET a line; archives by their path in OUT, where readers are started."""
+        with atomic(self.out / "feats.scp") as file:
+            for number, record in self.records():
+                archive = part_name(self.format, number)
+                for id, _, _, start in sorted(record.rows):
+                    file.write(f"{key_of(printable(id))} {archive}:{start}\n".encode())
 
     def _stored(self, name: str) -> Any:
         path = self._work / name

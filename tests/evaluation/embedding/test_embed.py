@@ -5,13 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
+from urllib.parse import unquote
 
+import h5py
+import kaldiio
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+import webdataset
 from pyarrow import dataset
 
 import cpc
@@ -65,6 +70,15 @@ def read(out: Path, format: str) -> dict[str, np.ndarray]:
         index = pq.read_table(out / "index.parquet").to_pylist()
         shards = {row["shard"]: np.load(out / row["shard"], mmap_mode="r") for row in index}
         return {row["id"]: shards[row["shard"]][row["offset"] : row["offset"] + row["frames"]] for row in index}
+    if format == "kaldi":
+        with chdir(out):
+            return {unquote(name): np.array(matrix) for name, matrix in kaldiio.load_scp("feats.scp").items()}
+    if format == "hdf5":
+        return {unquote(name): data[:] for path in out.rglob("*.h5") for name, data in h5py.File(path).items()}
+    if format == "webdataset":
+        tars = [str(path) for path in sorted(out.rglob("*.tar"))]
+        samples = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode()
+        return {unquote(sample["__key__"]): sample["npy"] for sample in samples}
     rows = dataset.dataset(out / "features").to_table().to_pylist()
     found: dict[str, list[np.ndarray]] = {}
     for row in sorted(rows, key=lambda row: (row["id"], row["start"])):
@@ -124,7 +138,7 @@ KILLED = """
 import json, os, sys
 import cpc
 from cpc.evaluation.embed import embed as job, writers as ledger, inputs as listing
-from tests.evaluation.embedding.test_embed import CONFIG, PIECES
+from tests.evaluation.embedding.test_embed import CONFIG, FORMATS, PIECES
 listing.BLOCK_FILES = 3
 def die(*_, **__):
     os.kill(os.getpid(), 9)
@@ -138,7 +152,7 @@ def embed_and_die(moment, format):
     model = cpc.build(CONFIG).eval()
     cpc.embed(model, sys.argv[1], f"{moment}-{format}", format=format, batch_samples=PIECES)
 for moment in ("record", "piece", "finish"):
-    for format in ("npy", "parquet", "numpy-shards"):
+    for format in FORMATS:
         if (child := os.fork()) == 0:
             embed_and_die(moment, format)
         assert os.waitpid(child, 0)[1] == 9
@@ -170,7 +184,7 @@ def test_killed_calls_go_on_to_the_same_bytes(model: cpc.CPC, folder: Path, tmp_
         for moment in ("record", "piece", "finish"):
             out = tmp_path / f"{moment}-{format}"
             assert features(out) != features(whole)
-            arrays = [path for path in out.rglob("*") if path.suffix in (".npy", ".parquet")]
+            arrays = [path for path in out.rglob("*") if path.suffix in (".npy", ".parquet", ".ark", ".h5", ".tar")]
             before = {path: path.stat().st_mtime_ns for path in arrays}
             assert before or moment == "piece"
             again = cpc.embed(model, folder, out, format=format, batch_samples=PIECES)
@@ -302,3 +316,24 @@ def test_bf16_is_near(model: cpc.CPC, folder: Path, tmp_path: Path) -> None:
         ours = np.load((tmp_path / "out" / name).with_suffix(".npy"))
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, alone(model, folder / name, "c"), atol=0.05)
+
+
+def test_names_that_an_archive_cannot_hold_come_back(model: cpc.CPC, tmp_path: Path) -> None:
+    """Spaces end a key of Kaldi, a dot one of WebDataset, a slash is a group of HDF5; %XX stands for them."""
+    names = ["a b", "a.b", "a", "a/b", "50%", "c/ä\u3000b.x"]
+    for name in names:
+        path = tmp_path / "in" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.linspace(-0.5, 0.5, 2000), 16000)
+    for format in FORMATS:
+        cpc.embed(model, tmp_path / "in", tmp_path / format, format=format)
+        assert set(read(tmp_path / format, format)) == set(names), format
+
+
+def test_a_format_without_its_library_is_one_line(
+    model: cpc.CPC, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(cpc.InputError, match=r"^format=hdf5: needs h5py; install it with pip install"):
+        cpc.embed(model, folder, tmp_path / "out", format="hdf5")
+    assert not (tmp_path / "out").exists()
