@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy.fft import next_fast_len
 from torch import Tensor
 
-from cpc.augment.parameters import PositiveRange, Share, Source, fast_length, in_float32, sometimes, uniform
+from cpc.augment.parameters import PositiveRange, Share, Source, in_float32, sometimes, uniform
 from cpc.config import STRICT
 
 EDGE = 50.0  # Hz from nothing to everything, beside a band
@@ -29,7 +30,7 @@ def reject(
     sample_rate: int = 16000,
 ) -> Float[Tensor, "batch sample"]:
     """Nothing between `low` and `high` Hz, all of the rest, and half a cosine of 50 Hz between them on either side."""
-    size = fast_length(waveform.shape[1] + TAIL)
+    size = next_fast_len(waveform.shape[1] + TAIL, real=True)
     frequency = _frequencies(size, sample_rate, waveform)
     outside = torch.maximum(low[:, None] - frequency, frequency - high[:, None]).clamp(0, EDGE)
     return _filtered(waveform, torch.sin(math.pi / 2 * outside / EDGE) ** 2, size)
@@ -40,7 +41,7 @@ def low_pass(
     waveform: Float[Tensor, "batch sample"], cutoff: Float[Tensor, "batch"], sample_rate: int = 16000
 ) -> Float[Tensor, "batch sample"]:
     """All up to `cutoff` Hz, nothing from 200 Hz above it on, half a cosine between."""
-    size = fast_length(waveform.shape[1] + TAIL)
+    size = next_fast_len(waveform.shape[1] + TAIL, real=True)
     above = (_frequencies(size, sample_rate, waveform) - cutoff[:, None]).clamp(0, ROLL_OFF)
     return _filtered(waveform, torch.cos(math.pi / 2 * above / ROLL_OFF) ** 2, size)
 

@@ -114,17 +114,3 @@ def rms(waveform: Float[Tensor, "batch sample"]) -> Float[Tensor, "batch 1"]:
 def ratio(above: Float[Tensor, "batch 1"], below: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 1"]:
     """above / below, and 0 where `below` is 0: silence stays silence instead of becoming NaN."""
     return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
-
-
-def fast_length(samples: int) -> int:
-    """The smallest 2^a · 3^b · 5^c that is at least `samples`: Fourier transforms of such lengths are quick."""
-    best = 1 << (samples - 1).bit_length()
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            two = max(0, (-(-samples // three) - 1).bit_length())
-            best = min(best, three << two)
-            three *= 3
-        five *= 5
-    return best

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from cpc.augment.parameters import (
@@ -14,7 +15,6 @@ from cpc.augment.parameters import (
     Range,
     Share,
     Source,
-    fast_length,
     in_float32,
     integer,
     normal,
@@ -34,7 +34,7 @@ def reverberate(
     """Causal convolution with each example's response, as long and (root mean square) as loud as the waveform."""
     samples = waveform.shape[1]
     response = response[:, :samples]
-    size = fast_length(samples + response.shape[1] - 1)
+    size = next_fast_len(samples + response.shape[1] - 1, real=True)
     spectrum = torch.fft.rfft(waveform, n=size) * torch.fft.rfft(response, n=size)
     wet: Tensor = torch.fft.irfft(spectrum, n=size)[:, :samples]
     return wet * ratio(rms(waveform), rms(wet))

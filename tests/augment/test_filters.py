@@ -10,7 +10,7 @@ from torch import Tensor
 from cpc.augment.crop import crop, silence
 from cpc.augment.filters import low_pass, reject
 from cpc.augment.gain import amplify
-from cpc.augment.parameters import fast_length, rms
+from cpc.augment.parameters import rms
 from cpc.augment.reverb import response, reverberate
 
 RATE, SAMPLES = 16000, 20480
@@ -104,14 +104,3 @@ def test_a_drawn_room_has_its_decay_and_its_ratio() -> None:
         level = 10 * left.log10()
         slope = (level[int(0.2 * RATE)] - level[0]) / 0.2
         assert float(-60 / slope) == pytest.approx(float(rt60[row]), rel=0.05)
-
-
-def test_fast_lengths_are_the_smallest_of_their_kind() -> None:
-    def smooth(n: int) -> bool:
-        for factor in (2, 3, 5):
-            while n % factor == 0:
-                n //= factor
-        return n == 1
-
-    for samples in [*range(1, 200), 22528, 33279, 36479]:
-        assert fast_length(samples) == next(n for n in range(samples, 2 * samples + 1) if smooth(n))
