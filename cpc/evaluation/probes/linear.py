@@ -4,14 +4,14 @@ Objective over n training frames x with labels y, features standardised by the t
 
     J(W, b) = 1/n Σ −log softmax(W x + b)_y + l2/2 ‖W‖²
 
-which is scikit-learn's LogisticRegression with C = 1/(l2 n). It is convex, so its minimum does not depend
-on the optimiser. L-BFGS finds it in whitened coordinates: with Σ the correlation matrix of the features and
-Σ + εI = L Lᵀ, it moves V where W = V L⁻¹. The objective is the same; its curvature, of which Σ is the
-dominant factor, becomes nearly round, which takes dozens of iterations instead of hundreds on the
-correlated channels of an encoder. Features stay as they are in memory: standardising and whitening are
-folded into the small weight matrix. A large problem first comes near its minimum on few of the frames; there the
-curvature of each class, E[p(1 − p) x xᵀ], is estimated once, and the descent on all frames moves in coordinates in
-which it is round as well. The minimum stays where it is; the same number of passes ends nearer to it.
+which is scikit-learn's LogisticRegression with C = 1/(l2 n). It is convex, so its minimum does not depend on the
+optimiser. L-BFGS finds it in whitened coordinates: with Σ the correlation matrix of the features, K classes and
+Σ + (ε + K l2) I = L Lᵀ, it moves V where W = V L⁻¹. The objective is the same; its curvature, of which Σ and the penalty
+are the dominant factors, becomes nearly round, which takes dozens of iterations instead of hundreds on the correlated
+channels of an encoder. Features stay as they are in memory: standardising and whitening are folded into the small
+weight matrix. A large problem first comes near its minimum on few of the frames; there the curvature of each class,
+E[p(1 − p) x xᵀ], is estimated once, and the descent on all frames moves in coordinates in which it is round as well.
+The minimum stays where it is; the same number of passes ends nearer to it.
 """
 
 import logging
@@ -177,7 +177,8 @@ class _Problem:
         # A constant channel varies by rounding alone: it must not be blown up into a feature.
         deviation = torch.where(deviation <= 1e-6 * (mean.abs() + 1e-6), math.inf, deviation)
         correlation = covariance / deviation / deviation[:, None]
-        lower = torch.linalg.cholesky(correlation + _RIDGE * torch.eye(len(mean), dtype=torch.float64))
+        ridge = _RIDGE + classes * l2  # the penalty beside the curvature of the data, which is about 1 / classes of Σ
+        lower = torch.linalg.cholesky(correlation + ridge * torch.eye(len(mean), dtype=torch.float64))
         return cls(x, y, classes, l2, mean, deviation, torch.linalg.inv(lower).T.contiguous())
 
     def zeros(self) -> Weights:
