@@ -6,8 +6,8 @@ Objective over n training frames x with labels y, features standardised by the t
 
 which is scikit-learn's LogisticRegression with C = 1/(l2 n). It is convex, so its minimum does not depend on the
 optimiser. L-BFGS finds it in whitened coordinates: with Σ the correlation matrix of the features, K classes and
-Σ + (ε + K l2) I = L Lᵀ, it moves V where W = V L⁻¹. The objective is the same; its curvature, of which Σ and the penalty
-are the dominant factors, becomes nearly round, which takes dozens of iterations instead of hundreds on the correlated
+Σ + (ε + K l2) I = L Lᵀ, it moves V where W = V L⁻¹. The objective is the same; its curvature, whose dominant factors
+are Σ and the penalty, becomes nearly round, which takes dozens of iterations instead of hundreds on the correlated
 channels of an encoder. Features stay as they are in memory: standardising and whitening are folded into the small
 weight matrix. A large problem first comes near its minimum on few of the frames; there the curvature of each class,
 E[p(1 − p) x xᵀ], is estimated once, and the descent on all frames moves in coordinates in which it is round as well.
