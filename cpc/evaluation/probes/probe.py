@@ -39,7 +39,8 @@ from cpc.seeding import derive, numpy_generator
 
 SOME = 25_000  # examples for the choice, held out or not
 WORSE = 2  # strengths in a row that are worse than the best so far: weaker ones are not tried
-COARSE = 1e-4  # tolerance while choosing
+COARSE = 1e-4  # tolerance while choosing, from more than
+FEW = 5_000  # examples on: fewer cost nothing, and their likelihood is told apart at the minimum only
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def choose_l2(
     share = min(1.0, SOME / (len(train) + len(held)))
     parts = (each.draw(max(1, int(len(each) * share)), numpy_generator(seed, "l2")) for each in (train, held))
     (x, y), (held_x, held_y) = ((part.x(), torch.from_numpy(part.y)) for part in parts)
-    coarse = replace(fitting, tolerance=max(COARSE, fitting.tolerance), max_frames=None)
+    tolerance = fitting.tolerance if len(x) <= FEW else max(COARSE, fitting.tolerance)
+    coarse = replace(fitting, tolerance=tolerance, max_frames=None)
     best: Choice | None = None
     tried: dict[float, float] = {}
     start: LinearClassifier | None = None
