@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -231,25 +233,27 @@ def extract_group(
 
     With a folder `cache`, utterances that were there before are read from it, and the others kept in it.
     """
-    if cache is not None:
-        return FeatureCache(cache).extract(group, corpus, rows, last_of=last_of, device=device, progress=progress)
-    return _extract_group(group, corpus, rows, last_of, device, progress)
+
+    def compute(places: Sequence[int]) -> list[FrameTable]:
+        some, layers, first = rows[places], [each for each in group if isinstance(each, Layer)], group[0]
+        if isinstance(first, Layer) and len(layers) == len(group):
+            names = [each.layer for each in layers]
+            found = extract(first.model, corpus, some, names, last_of=last_of, progress=progress, name=first.origin)
+            return [found[name] for name in names]
+        return [
+            extract_features(each, corpus, some, last_of=last_of, device=device, progress=progress) for each in group
+        ]
+
+    if cache is None:
+        return compute(range(len(rows)))
+    keys = [_cache_key(features, corpus, last_of, device) for features in group]
+    return FeatureCache(cache, MOST_BYTES).tables(keys, [corpus.ids[row] for row in rows.tolist()], compute)
 
 
-def _extract_group(
-    group: Sequence[Features],
-    corpus: Corpus,
-    rows: Rows,
-    last_of: int | None,
-    device: str | torch.device,
-    progress: bool,
-) -> list[FrameTable]:
-    layers, first = [each for each in group if isinstance(each, Layer)], group[0]
-    if isinstance(first, Layer) and len(layers) == len(group):
-        names = [each.layer for each in layers]
-        found = extract(first.model, corpus, rows, names, last_of=last_of, progress=progress, name=first.origin)
-        return [found[name] for name in names]
-    return [extract_features(each, corpus, rows, last_of=last_of, device=device, progress=progress) for each in group]
+def _cache_key(features: Features, corpus: Corpus, last_of: int | None, device: str | torch.device) -> str:
+    subject, kind = {"name": features.name, **features.settings}, torch.device(device).type
+    facts = {"version": CACHE_VERSION, "subject": subject, "corpus": corpus.digest, "window": last_of, "device": kind}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -330,7 +334,7 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
 
 
 CACHE_VERSION = 1  # part of every key: raise it when a change of code changes any number
-MOST_BYTES = 4 << 30  # of float32: the frames of four hours in 8,000 channels
+MOST_BYTES = 8 << 30  # four hours at 100 Hz in 1,490 float32 channels: MFCC, log-mel, and z and c of two models
 
 
 @dataclass(frozen=True)
@@ -343,136 +347,129 @@ class FeatureCache:
         FOLDER/KEY.frames    float32, frame by frame, utterance by utterance in the order in which they came
         FOLDER/KEY.json      {"version": 1, "dim": D, "utterances": {id: [first frame, number of frames]}}
 
-    KEY hashes all that determines the numbers: the features' settings (a model's weights among them), the corpus, the
-    window, the kind of device. Frames are appended before the index is replaced, so that whoever is killed leaves a
-    cache that is whole. Beyond `most_bytes` the features that were used longest ago go.
+    Frames are appended before the index is replaced, so that whoever is killed leaves a cache that is whole. Where all
+    would take more than `most_bytes`, or more than half of what is free, features that were used longest ago go first,
+    and what does not fit then is not kept.
     """
 
     folder: Path
-    most_bytes: int = MOST_BYTES
+    most_bytes: int
 
-    def extract(
-        self,
-        group: Sequence[Features],
-        corpus: Corpus,
-        rows: Rows,
-        *,
-        last_of: int | None = None,
-        device: str | torch.device = "cpu",
-        progress: bool = False,
+    def tables(
+        self, keys: Sequence[str], ids: Sequence[str], compute: Callable[[Sequence[int]], list[FrameTable]]
     ) -> list[FrameTable]:
-        """`extract_group`, from disk where an utterance has been there before.
+        """A table of the utterances `ids` for each of the features.
 
-        The layers of a model share a pass over the audio: an utterance that one of the group lacks is computed for all.
+        `compute` gives all of them for the utterances at some places: those that any of the features lacks, because
+        the layers of a model share a pass over the audio.
         """
-
-        def compute(some: Rows) -> list[FrameTable]:
-            return _extract_group(group, corpus, some, last_of, device, progress)
-
-        names = [self.folder / _key(features, corpus, last_of, device) for features in group]
-        ids = [corpus.ids[row] for row in rows.tolist()]
         try:
-            indices = [_read_index(name) for name in names]
-            missing = [i for i, id in enumerate(ids) if any(id not in index.utterances for index in indices)]
-            new = compute(rows[missing]) if missing else []
-            tables = new if len(missing) == len(ids) else _put_together(names, indices, ids, missing, new)
-        except (FileNotFoundError, ValueError):  # another process has made room meanwhile, or a file was cut
-            for name in names:
-                name.with_suffix(".json").unlink(missing_ok=True)
-            missing, new = list(range(len(ids))), compute(rows)
-            tables = new
-        try:
-            self._keep(names, [ids[i] for i in missing], new)
+            with self._lock():  # a file that goes afterwards is still read: it is open
+                known = [_Known.open(self.folder / key) for key in keys]
         except (DiskFull, OSError) as error:
-            warnings.warn(f"{self.folder}: features are not kept for the next evaluation ({error})", stacklevel=2)
+            self._warn(error)
+            return compute(range(len(ids)))
+        missing = [i for i, id in enumerate(ids) if any(id not in own.utterances for own in known)]
+        new = compute(missing) if missing else []
+        tables = (
+            new
+            if len(missing) == len(ids)
+            else [own.with_those(ids, missing, new[number] if new else None) for number, own in enumerate(known)]
+        )
+        try:
+            with self._lock():
+                if self._room_for(keys, sum(table.frames.numel() * 4 for table in new)):
+                    for key, table in zip(keys, new, strict=bool(new)):
+                        _append(self.folder / key, [ids[i] for i in missing], table)
+                for key in keys:
+                    if (frames := self.folder / f"{key}.frames").exists():
+                        now = time.time_ns()  # finer than the file system's clock, by which two may be of one time
+                        os.utime(frames, ns=(now, now))
+        except (DiskFull, OSError) as error:
+            self._warn(error)
         return tables
 
-    def _keep(self, names: Sequence[Path], ids: Sequence[str], tables: Sequence[FrameTable]) -> None:
-        """Append utterances to the files, and drop features that were used longest ago until the rest fits."""
+    def _lock(self) -> AbstractContextManager[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / ".lock", "", wait=True):
-            for name, table in zip(names, tables, strict=bool(tables)):
-                _append(name, ids, table)
-            for name in names:
-                if (frames := name.with_suffix(".frames")).exists():
-                    now = time.time_ns()  # finer than the clock of the file system, by which two may be of one time
-                    os.utime(frames, ns=(now, now))
-            files = sorted(self.folder.glob("*.frames"), key=lambda file: file.stat().st_mtime_ns)
-            total = sum(file.stat().st_size for file in files)
-            for file in files:
-                if total <= self.most_bytes:
-                    break
-                total -= file.stat().st_size
-                file.with_suffix(".json").unlink(missing_ok=True)  # first: frames without an index are nothing
-                file.unlink()
+        return locked(self.folder / ".lock", "", wait=True)
+
+    def _warn(self, error: DiskFull | OSError) -> None:
+        warnings.warn(f"{self.folder}: features are not kept for the next evaluation ({error})", stacklevel=3)
+
+    def _room_for(self, keys: Sequence[str], size: int) -> bool:
+        """Whether so many bytes may be added to these features; others go for them, the longest unused first."""
+        files = sorted(self.folder.glob("*.frames"), key=lambda file: file.stat().st_mtime_ns)
+        total = sum(file.stat().st_size for file in files)
+        most = min(self.most_bytes, total + shutil.disk_usage(self.folder).free // 2)
+        own = sum(file.stat().st_size for file in files if file.stem in keys)
+        if own + size > most:
+            return False
+        for file in (file for file in files if file.stem not in keys):
+            if total + size <= most:
+                break
+            total -= file.stat().st_size
+            file.with_suffix(".json").unlink(missing_ok=True)  # first: frames without an index are nothing
+            file.unlink()
+        return True
 
 
 @dataclass(frozen=True)
-class _Index:
-    """Where the frames of each utterance are, and how many."""
+class _Known:
+    """The frames of some features, and where those of each utterance are: the first, and how many."""
 
-    dim: int
+    frames: Float32[np.ndarray, "frame dim"]
     utterances: dict[str, list[int]]
 
-    @property
-    def frames(self) -> int:
-        """Frames that the index knows of; behind them may be what a killed process left."""
-        return max((first + count for first, count in self.utterances.values()), default=0)
+    @classmethod
+    def open(cls, name: Path) -> "_Known":
+        """What is there; nothing where the index is missing or makes no sense, or the frames are fewer than it says."""
+        try:
+            found = json.loads(name.with_suffix(".json").read_text(encoding="utf-8"))
+            count, dim = _count(found["utterances"]), int(found["dim"])
+            path = name.with_suffix(".frames")
+            frames = np.memmap(path, np.float32, "r", shape=(count, dim)) if count else np.empty((0, dim), np.float32)
+            return cls(frames, found["utterances"])
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            return cls(np.empty((0, 0), np.float32), {})
+
+    def with_those(self, ids: Sequence[str], missing: Sequence[int], new: FrameTable | None) -> FrameTable:
+        """A table in the order of `ids`, of which those at the places `missing` are in `new`."""
+        place = {i: number for number, i in enumerate(missing)}
+        counts = [len(new.utterance(place[i])) if new and i in place else self.utterances[id][1]
+                  for i, id in enumerate(ids)]  # fmt: skip
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        table = torch.empty(int(offsets[-1]), self.frames.shape[1])
+        for i, id in enumerate(ids):
+            if new and i in place:
+                own = new.utterance(place[i])
+            else:
+                first, count = self.utterances[id]
+                own = torch.from_numpy(np.array(self.frames[first : first + count]))
+            table[offsets[i] : offsets[i + 1]] = own
+        return FrameTable(table, offsets)
 
 
-def _key(features: Features, corpus: Corpus, last_of: int | None, device: str | torch.device) -> str:
-    subject = {"name": features.name, **features.settings}
-    kind = torch.device(device).type
-    facts = {"version": CACHE_VERSION, "subject": subject, "corpus": corpus.digest, "window": last_of, "device": kind}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _read_index(name: Path) -> _Index:
-    try:
-        found = json.loads(name.with_suffix(".json").read_text(encoding="utf-8"))
-        return _Index(found["dim"], found["utterances"])
-    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, json.JSONDecodeError):
-        return _Index(0, {})
+def _count(utterances: Mapping[str, Sequence[int]]) -> int:
+    """Frames that an index knows of; behind them may be what a killed process left."""
+    return max((first + count for first, count in utterances.values()), default=0)
 
 
 def _append(name: Path, ids: Sequence[str], table: FrameTable) -> None:
     """Add utterances that are not there yet, by the index as it is now."""
-    index, dim = _read_index(name), table.frames.shape[1]
-    here, size = index.frames, index.frames * dim * 4
-    with name.with_suffix(".frames").open("r+b" if name.with_suffix(".frames").exists() else "w+b") as file:
-        if file.seek(0, 2) < size:
-            raise OSError(f"{name}.frames is shorter than its index says")
-        file.truncate(size)
-        file.seek(size)
+    known, path = _Known.open(name), name.with_suffix(".frames")
+    if not known.utterances:
+        path.unlink(missing_ok=True)  # frames of nobody, which another process may be reading: a file of its own
+    utterances, here = dict(known.utterances), _count(known.utterances)
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.truncate(here * table.frames.shape[1] * 4)
+        file.seek(0, os.SEEK_END)
         for i, id in enumerate(ids):
-            if id not in index.utterances:
+            if id not in utterances:
                 own = table.utterance(i)
-                file.write(own.contiguous().numpy().tobytes())
-                index.utterances[id] = [here, len(own)]
+                file.write(own.contiguous().numpy().data)
+                utterances[id] = [here, len(own)]
                 here += len(own)
-    write_json(name.with_suffix(".json"), {"version": CACHE_VERSION, "dim": dim, "utterances": index.utterances})
-
-
-def _put_together(
-    names: Sequence[Path],
-    indices: Sequence[_Index],
-    ids: Sequence[str],
-    missing: Sequence[int],
-    new: Sequence[FrameTable],
-) -> list[FrameTable]:
-    """Tables of all utterances in the order of `ids`: those at the places `missing` from `new`, the rest from disk."""
-    tables = []
-    place = {i: number for number, i in enumerate(missing)}
-    for number, (name, index) in enumerate(zip(names, indices, strict=True)):
-        # A file that is shorter than its index says is a ValueError here.
-        frames = np.memmap(name.with_suffix(".frames"), np.float32, "r", shape=(index.frames, index.dim))
-        parts: list[Float32[Tensor, "frame dim"]] = []
-        for i, id in enumerate(ids):
-            if i in place:
-                parts.append(new[number].utterance(place[i]))
-            else:
-                first, count = index.utterances[id]
-                parts.append(torch.from_numpy(np.array(frames[first : first + count])))
-        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-        tables.append(FrameTable(torch.cat(parts), offsets))
-    return tables
+    write_json(
+        name.with_suffix(".json"),
+        {"version": CACHE_VERSION, "dim": table.frames.shape[1], "utterances": utterances},
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from cpc.audio.mfcc import MFCC39, LogMel
 from cpc.config import InputError, validate
 from cpc.data.corpus import Corpus
 from cpc.evaluation import features as module
-from cpc.evaluation.features import FeatureCache, Features, Layer, extract, extract_features, extract_group
+from cpc.evaluation.features import Features, Layer, extract, extract_features, extract_group
 from cpc.models.cpc import CPC, ModelConfig, build
 
 
@@ -113,13 +114,13 @@ def test_another_sample_rate_is_refused(chords: Corpus) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of utterances of every pass over the audio from here on."""
     seen: list[int] = []
-    plain = module._extract_group
+    plain = module._plan
 
-    def counted(group: Any, corpus: Corpus, rows: Any, *rest: Any) -> Any:
+    def counted(features: Any, corpus: Corpus, rows: Any, *rest: Any) -> Any:
         seen.append(len(rows))
-        return plain(group, corpus, rows, *rest)
+        return plain(features, corpus, rows, *rest)
 
-    monkeypatch.setattr(module, "_extract_group", counted)
+    monkeypatch.setattr(module, "_plan", counted)
     return seen
 
 
@@ -166,18 +167,39 @@ def test_what_is_damaged_is_computed_again(chords: Corpus, tmp_path: Path, monke
     (longer,) = extract_group(group, chords, np.arange(5), cache=tmp_path)
     (once_more,) = extract_group(group, chords, np.arange(5), cache=tmp_path)
     assert torch.equal(once_more.frames, longer.frames)
-    assert seen == [3, 1, 4, 3, 2]
+    assert seen == [3, 4, 3, 2]
 
 
-def test_what_was_used_longest_ago_makes_room(chords: Corpus, tmp_path: Path) -> None:
-    rows, size = np.arange(3), {}
-    for name, features in (("mfcc", MFCC39()), ("mel", LogMel())):
-        FeatureCache(tmp_path).extract([features], chords, rows)
-        size[name] = next(f for f in sorted(tmp_path.glob("*.frames"), key=lambda f: -f.stat().st_mtime_ns))
-    FeatureCache(tmp_path).extract([MFCC39()], chords, rows)  # the last to be used
-    most = sum(file.stat().st_size for file in size.values()) + 1
-    FeatureCache(tmp_path, most).extract([Layer(model(), "c")], chords, rows)
-    assert not size["mel"].exists()
-    FeatureCache(tmp_path, 1).extract([MFCC39()], chords, rows)
+def test_what_was_used_longest_ago_makes_room(chords: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what does not fit even then is not kept, and does not drive others out."""
+    rows, files, subjects = np.arange(3), {}, {"mfcc": MFCC39(), "mel": LogMel()}
+    for name, features in subjects.items():
+        before = set(tmp_path.glob("*.frames"))
+        extract_group([features], chords, rows, cache=tmp_path)
+        (files[name],) = set(tmp_path.glob("*.frames")) - before
+    extract_group([subjects["mfcc"]], chords, rows, cache=tmp_path)  # the last to be used
+    monkeypatch.setattr(module, "MOST_BYTES", sum(file.stat().st_size for file in files.values()) + 1)
+    extract_group([Layer(model(), "c")], chords, rows, cache=tmp_path)
+    assert files["mfcc"].exists()
+    assert not files["mel"].exists()
+    kept = {file: file.stat().st_size for file in tmp_path.glob("*.frames")}
+    assert len(kept) == 2
+    monkeypatch.setattr(module, "MOST_BYTES", 1)
+    (found,) = extract_group([subjects["mel"]], chords, rows, cache=tmp_path)
+    assert len(found) == 3
+    assert {file: file.stat().st_size for file in tmp_path.glob("*.frames")} == kept
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(chords: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "features").write_text("no folder")
+    with pytest.warns(UserWarning, match="features are not kept for the next evaluation"):
+        (found,) = extract_group([MFCC39()], chords, np.arange(3), cache=tmp_path / "features")
+    assert len(found) == 3
+
+
+def test_a_cache_takes_no_more_than_half_of_what_is_free(
+    chords: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    extract_group([MFCC39()], chords, np.arange(3), cache=tmp_path)
     assert not list(tmp_path.glob("*.frames"))
-    assert not list(tmp_path.glob("*.json"))

@@ -39,8 +39,8 @@ from cpc.seeding import derive, numpy_generator
 
 SOME = 25_000  # examples for the choice, held out or not
 WORSE = 2  # strengths in a row that are worse than the best so far: weaker ones are not tried
-COARSE = 1e-4  # tolerance while choosing, from more than
-FEW = 5_000  # examples on: fewer cost nothing, and their likelihood is told apart at the minimum only
+COARSE = 1e-4  # tolerance while choosing on more than FEW examples
+FEW = 5_000  # so few are fitted to the minimum, before which their likelihood does not tell strengths apart
 
 
 @dataclass(frozen=True)
