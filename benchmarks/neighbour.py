@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -59,7 +59,7 @@ def measure(bf16: bool) -> float:
 @app.command()
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which all take turns.")] = 3,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option()] = "fp32",
     child: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Print the seconds of a step, alone and beside a neighbour."""

@@ -13,7 +13,7 @@ hundredth of a millisecond, which is no measure.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -134,7 +134,7 @@ class Stage:
 
 @app.command()
 def main(
-    preset: Annotated[str, typer.Option(help="classic, or small.")] = "classic",
+    preset: Annotated[Literal["classic", "small"], typer.Option()] = "classic",
     batch: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the parts take turns.")] = 60,
     device: Annotated[str, typer.Option()] = "cuda" if torch.cuda.is_available() else "cpu",

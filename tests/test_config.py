@@ -181,3 +181,14 @@ def test_a_queue_of_frames_is_said_to_be_gone_and_what_to_do_instead() -> None:
     with pytest.raises(InputError, match=r"^command line: loss.queue=.*no longer negatives.*; remove it, or give"):
         cpc.load_config("classic", ["data.corpus=x", "loss.queue={size: 8}"])
     assert "queue" not in upgrade({"loss": {"kind": "cpc", "queue": None}})["loss"]  # of a run that had none
+
+
+@pytest.mark.parametrize("name", ["compile", "cuda_graph"])
+def test_a_switch_that_may_decide_by_itself_is_one_line(name: str) -> None:
+    for given, found in (("true", True), ("false", False), ("auto", "auto")):
+        recipe = cpc.load_config({"data": {"corpus": "x"}}, [f"training.{name}={given}"])
+        assert getattr(recipe.training, name) is found or found == getattr(recipe.training, name) == "auto"
+    with pytest.raises(
+        InputError, match=rf"^command line: training.{name}=perhaps: input should be 'auto', True or False$"
+    ):
+        cpc.load_config({"data": {"corpus": "x"}}, [f"training.{name}=perhaps"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -217,6 +217,14 @@ def extract_features(
     plan = _plan(features, corpus, rows, last_of, batch_samples, progress)
     table = _fill(lambda waveform, lengths: {"": features(waveform, lengths)}, plan, torch.device(device))[""]
     return _windowed(table, plan, len(rows), last_of)
+
+
+class Extraction(TypedDict, total=False):
+    """How features are taken from audio, for whoever hands it on to `extract_group`."""
+
+    device: str
+    progress: bool
+    cache: Path | None
 
 
 def extract_group(

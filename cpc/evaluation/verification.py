@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cpc.audio.mfcc import WINDOW
 from cpc.data.corpus import Corpus
-from cpc.evaluation.features import Features, Layer, LayerName, extract_group
+from cpc.evaluation.features import Extraction, Features, Layer, LayerName, extract_group
 from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.results import SHORT, Identity, Saved, joined, key
 from cpc.evaluation.runner import (
@@ -36,22 +36,14 @@ Rows = Int64[np.ndarray, " utterance"]
 Vectors = Float64[np.ndarray, "utterance dim"]
 
 
-def embeddings(
-    group: Sequence[Features],
-    corpus: Corpus,
-    rows: Rows,
-    *,
-    device: str = "cpu",
-    progress: bool = False,
-    cache: Path | None = None,
-) -> list[Vectors]:
+def embeddings(group: Sequence[Features], corpus: Corpus, rows: Rows, **how: Unpack[Extraction]) -> list[Vectors]:
     """A vector for each of the rows, for each of the features: the mean of its frames, or what a layer's pooling makes.
 
     The layers of one model come out of one pass over the audio. Every row must have a frame.
     """
     found = [np.empty((len(rows), 0)) for _ in group]
     for places in _blocks(corpus.samples[rows]):
-        tables = extract_group(group, corpus, rows[places], device=device, progress=progress, cache=cache)
+        tables = extract_group(group, corpus, rows[places], **how)
         for number, table in enumerate(tables):
             vectors = np.stack([_vector(group[number], table.utterance(i)) for i in range(len(places))])
             if not found[number].size:

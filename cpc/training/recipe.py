@@ -56,8 +56,8 @@ class TrainingConfig:
     max_steps: Annotated[int, Field(ge=1)] = 10_000
     device: str = "auto"
     precision: Precision = "auto"
-    compile: bool | Literal["auto"] = "auto"
-    cuda_graph: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
+    cuda_graph: Literal["auto", True, False] = "auto"
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     gpu_cache_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
     log_every: Annotated[int, Field(ge=1)] = 50

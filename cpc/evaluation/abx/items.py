@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from cpc.config import InputError
 from cpc.data.alignment import AlignedRow
 from cpc.data.corpus import Corpus
 from cpc.data.splits import has_speaker
-from cpc.evaluation.features import Features, FrameTable, extract_group
+from cpc.evaluation.features import Extraction, Features, FrameTable, extract_group
 from cpc.evaluation.phones import silent_classes
 from cpc.io import write_text
 
@@ -280,16 +280,10 @@ class FeatureStore:
 
 
 def corpus_banks(
-    group: Sequence[Features],
-    corpus: Corpus,
-    rows: Rows,
-    *,
-    device: str = "cpu",
-    progress: bool = False,
-    cache: Path | None = None,
+    group: Sequence[Features], corpus: Corpus, rows: Rows, **how: Unpack[Extraction]
 ) -> list[FeatureStore]:
     """Features of some rows of a corpus, by `extract_group`."""
-    tables = extract_group(group, corpus, rows, device=device, progress=progress, cache=cache)
+    tables = extract_group(group, corpus, rows, **how)
     places = {corpus.ids[row]: place for place, row in enumerate(rows.tolist())}
     return [
         FeatureStore(each.name, table, places, each.frame_centres) for each, table in zip(group, tables, strict=True)
