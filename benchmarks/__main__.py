@@ -49,6 +49,7 @@ SECTIONS = {
     "probing": "benchmarks.probing",
     "probing-run": f"benchmarks.probing --run {DEMO} --corpus data/demo",
     "embed": "benchmarks.embed",
+    "export": "benchmarks.export",
     "start-up": "benchmarks.endurance --only start",
     "endurance": "benchmarks.endurance --only memory",
     "abx": f"benchmarks.abx {SPEECH} --split libri-devclean",

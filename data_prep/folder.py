@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from cpc.audio.decode import walk_audio
+from cpc.audio.location import is_remote, locate
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
@@ -39,7 +40,7 @@ class SpeakerFrom(StrEnum):
     table = "table"
 
 
-Audio = Annotated[Path, typer.Argument(help="Folder of audio files, or one file.", metavar="AUDIO_FOLDER")]
+Audio = Annotated[Path, typer.Argument(help="Folder of audio files, or one file; also a URL.", metavar="AUDIO_FOLDER")]
 Place = Annotated[Path | None, typer.Argument(help="The same as --out.", metavar="[OUT]", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Folder of the packed corpus, such as data/mine.", show_default=False)]
 Table = Annotated[
@@ -118,12 +119,15 @@ def main(
     a damaged file lacks, are listed with their reasons in OUT/skipped.tsv. Files that are taken though the length in
     their header is wrong (left open by a writer to a pipe, or up to 50 ms too long) are listed in OUT/notes.tsv.
 
+    AUDIO_FOLDER may be a URL (s3://, gs://, https:// with a page that lists files …): what fsspec reads. Each file then
+    travels twice, once to see how long it is; with --no-cut once.
+
     Speakers from names such as day1/s07_take2.wav: --speaker-regex '(?P&lt;speaker&gt;s[0-9]+)_'
 
     Killed at any moment, the same command continues; OUT depends on the files and these options alone.
     """
     start = time.monotonic()
-    target = _target(place, out)
+    audio, target = locate(audio), _target(place, out)
     rules = Rules(longest, trim, strict)
     if trim is not None and not cut:
         raise InputError("trim: leaves silence out by cutting; drop --trim or --no-cut")
@@ -237,7 +241,7 @@ def _take_labels(
 ) -> None:
     """Take in the splits and phone labels that the user named or that lie beside the audio or the table."""
     near = [table.absolute().parent, table.absolute().parent.parent] if table else []
-    near += [audio, audio.absolute().parent]
+    near += [] if is_remote(audio) else [audio, audio.absolute().parent]
     if folder := _choose("splits", splits, [place / "splits" for place in near]):
         take_splits(corpus, folder)
     if file := _choose("phones", phones, [place / (LABELS + end) for place in near for end in ("", ".gz")]):

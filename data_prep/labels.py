@@ -16,6 +16,7 @@ from cpc.config import InputError
 from cpc.data.alignment import AlignedRow, read_cpc_phones
 from cpc.data.corpus import Corpus
 from cpc.data.pack import parse_shard
+from cpc.data.remote import refuse_copy
 from cpc.version import __version__
 
 from .console import run
@@ -87,6 +88,7 @@ def main(
     opened = Corpus.open(corpus)
     if len(opened.parts) > 1:
         raise InputError(f"CORPUS={corpus}: labels are given to one corpus at a time; run this for each")
+    refuse_copy(opened.path)
     processes = workers or cores()
     if cpc is not None:
         typer.echo(f"{cpc}:")

@@ -22,6 +22,7 @@ import typer
 
 from cpc.audio.decode import probe
 from cpc.audio.integrity import Undecodable
+from cpc.audio.location import Remote, locate
 from cpc.config import InputError
 from cpc.data.pack import pack
 from cpc.data.shards import Source
@@ -58,7 +59,7 @@ def kaldi(
         own = list(read_kaldi(folder, root))
         sources += own
         splits[folder.resolve().name] = [source.id for source in own]
-    _pack(sources, splits, out, workers, strict)
+    pack_listed(sources, splits, out, workers, strict)
 
 
 @app.command()
@@ -72,7 +73,7 @@ def lhotse(
     strict: Strict = False,
 ) -> None:
     """Pack Lhotse manifests: an utterance for each supervision, with its speaker, gender and text."""
-    _pack(list(read_lhotse(recordings, supervisions, root)), {}, out, workers, strict)
+    pack_listed(list(read_lhotse(recordings, supervisions, root)), {}, out, workers, strict)
 
 
 @app.command()
@@ -88,10 +89,11 @@ def commonvoice(
 ) -> None:
     """Pack Common Voice: client_id is the speaker, and every list becomes a split."""
     sources, splits = read_commonvoice(folder, tsv or ["train", "dev", "test"])
-    _pack(sources, splits, out, workers, strict)
+    pack_listed(sources, splits, out, workers, strict)
 
 
-def _pack(sources: Sequence[Source], splits: Splits, out: Path, workers: int | None, strict: bool) -> None:
+def pack_listed(sources: Sequence[Source], splits: Splits, out: Path, workers: int | None, strict: bool) -> None:
+    """Pack `sources` and write the splits, saying what came of it. Raises InputError if there is nothing to pack."""
     start = time.monotonic()
     typer.echo(f"{len(sources)} utterances, {len({source.speaker for source in sources})} speakers")
     report = pack(sources, out, workers=workers, strict=strict)
@@ -110,8 +112,8 @@ def read_kaldi(folder: Path, root: Path | None = None) -> Iterator[Source]:
     """The utterances of a Kaldi data folder.
 
     Args:
-        folder: it holds wav.scp (`REC PATH`), and perhaps segments (`UTT REC START END`, seconds), utt2spk, text and
-            spk2gender.
+        folder: it holds wav.scp (`REC PATH`), and perhaps segments (`UTT REC START END`, seconds), utt2spk, text,
+            spk2gender or utt2gender.
         root: where relative paths start; None for the working folder, then `folder`.
 
     Raises:
@@ -119,6 +121,7 @@ def read_kaldi(folder: Path, root: Path | None = None) -> Iterator[Source]:
     """
     files = dict(_lines(folder / "wav.scp", "a Kaldi data folder has one"))
     speakers, texts, sexes = (_optional(folder / name) for name in ("utt2spk", "text", "spk2gender"))
+    own_sexes = _optional(folder / "utt2gender")  # as Lhotse writes it
     for recording, given in files.items():
         where = f"{folder / 'wav.scp'}: {recording}"
         if given.endswith("|") or given.startswith("|"):
@@ -128,7 +131,7 @@ def read_kaldi(folder: Path, root: Path | None = None) -> Iterator[Source]:
 
     def source(id: str, path: Path, start: int = 0, stop: int | None = None) -> Source:
         speaker = speakers.get(id, "")
-        sex = sexes.get(speaker, "")[:1].upper()
+        sex = (own_sexes.get(id) or sexes.get(speaker, ""))[:1].upper()
         return Source(id, path, one_line(speaker), sex=sex, text=texts.get(id, ""), start=start, stop=stop)
 
     if not (folder / "segments").is_file():
@@ -247,8 +250,8 @@ def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _find(given: str, root: Path | None, folder: Path) -> Path:
     """The file that a list names; where it is not there, packing says so."""
-    path = Path(given)
-    if path.is_absolute():
+    path = locate(given)
+    if path.is_absolute() or isinstance(path, Remote):
         return path
     places = [root] if root else [Path(), folder]
     return next((place / path for place in places if (place / path).is_file()), places[-1] / path)

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int16
 from numpy import ndarray
 
 from cpc.audio.integrity import Undecodable, ends_within_page, open_audio
+from cpc.audio.location import Remote, locate
 from cpc.config import InputError
 
 SAMPLE_RATE = 16000
@@ -43,17 +44,20 @@ def find_audio(root: str | Path) -> list[Path]:
 
 
 def walk_audio(root: str | Path) -> Iterator[Path]:
-    """Every audio file below `root` (known suffixes in any case, hidden names left out), sorted by path.
+    """Every audio file below `root` (known suffixes in any case, hidden names skipped), sorted by path.
 
-    Linked folders are followed, each real folder once. `root` may also be one file, whatever its suffix. What is
-    in memory are the names in one folder and in those above it, and the paths of all folders. Raises InputError if
-    `root` does not exist or holds no audio, and for a folder that cannot be read.
+    Linked folders are followed, each real folder once. `root` may also be one file, whatever its suffix, or a URL.
+    What is in memory are the names in one folder and in those above it, and the paths of all folders.
+
+    Raises:
+        InputError: `root` does not exist or holds no audio, or a folder cannot be read.
     """
-    root = Path(root)
+    root = locate(root)
     if not root.is_dir() and not root.is_file():
         raise InputError(f"audio={root}: no such file or folder; give a folder of audio or one audio file")
     found = False
-    for path in [root] if root.is_file() else _walk(root, set()):
+    below = _walk_url(root) if isinstance(root, Remote) else _walk(root, set())
+    for path in [root] if root.is_file() else below:
         found = True
         yield path
     if not found:
@@ -72,6 +76,13 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
             yield from _walk(folder / name, seen)
         elif not name.startswith("."):
             yield folder / name
+
+
+def _walk_url(root: Remote) -> Iterator[Path]:
+    for path in root.files():
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if _is_audio(path.name) and not hidden:
+            yield path
 
 
 def _unreadable(error: OSError) -> None:
@@ -119,7 +130,7 @@ class Reader:
     """
 
     def __init__(self, path: str | Path, *, strict: bool = False) -> None:
-        self.path = Path(path)
+        self.path = locate(path)
         self.damaged = False  # reading failed at `position`
         self._file, stated, header = open_audio(self.path)
         self.sample_rate, self.channels = int(self._file.samplerate), int(self._file.channels)

@@ -7,8 +7,9 @@ import re
 import struct
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
+from cpc.audio.location import Member, Remote
 from cpc.config import InputError
 
 # Writers to a pipe cannot go back to fill in how long the audio became. They leave 0, or about one of these: SoX in
@@ -54,16 +55,26 @@ class Header(NamedTuple):
     is_open: bool  # whether it is no length, so that audio is all that follows
 
 
-class _Mended(io.FileIO):
+class _Mended(io.RawIOBase):
     """A file as if its header gave the length that is there."""
 
     def __init__(self, path: Path, header: Header) -> None:
-        super().__init__(path)
+        self.file = path.open("rb")
         self.place, self.content = header.place, struct.pack(header.form, header.there + header.counted)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
     def readinto(self, buffer: Any) -> int:
         start = self.tell()
-        count = super().readinto(buffer) or 0
+        count = int(self.file.readinto(buffer) or 0)
         view = memoryview(buffer).cast("B")
         for at in range(max(start, self.place), min(start + count, self.place + len(self.content))):
             view[at - start] = self.content[at - self.place]
@@ -92,7 +103,7 @@ def open_audio(path: Path) -> tuple[Any, int, Header | None]:
         raise Undecodable(path, reason)
     frames, header, refused = 0, None, None
     try:
-        file = _sound_file()(str(path))
+        file = _sound_file()(path.open("rb") if isinstance(path, Remote | Member) else str(path))
         frames, header = stated_frames(file, path)
     except (RuntimeError, OSError, TypeError) as error:
         refused = error
@@ -120,7 +131,7 @@ def _sound_file() -> Any:
 
         def close(self) -> None:
             super().close()
-            if isinstance(self.name, _Mended):
+            if not isinstance(self.name, str):
                 self.name.close()
 
     return Forwards
@@ -167,7 +178,7 @@ def read_header(path: Path) -> Header | None:
             return None
 
 
-def _chunk_header(file: BinaryIO, size: int, kind: bytes, chunks: _Chunks) -> Header | None:
+def _chunk_header(file: io.BufferedIOBase, size: int, kind: bytes, chunks: _Chunks) -> Header | None:
     width, place = struct.calcsize(chunks.length), chunks.first
     large = 0  # the place of a 64-bit length, in RF64
     while place < size:
@@ -204,7 +215,7 @@ def _after(place: int, content: int, length: int, chunks: _Chunks) -> int:
     return end + -end % chunks.multiple
 
 
-def _are_chunks(file: BinaryIO, place: int, size: int, chunks: _Chunks) -> bool:
+def _are_chunks(file: io.BufferedIOBase, place: int, size: int, chunks: _Chunks) -> bool:
     """Whether what lies between `place` and the end of the file is chunks, such as a list of titles."""
     width = struct.calcsize(chunks.length)
     while place + chunks.name + width <= size:
@@ -220,7 +231,7 @@ def _are_chunks(file: BinaryIO, place: int, size: int, chunks: _Chunks) -> bool:
     return place in (size, size + 1)
 
 
-def _number(file: BinaryIO, place: int, form: str) -> int:
+def _number(file: io.BufferedIOBase, place: int, form: str) -> int:
     file.seek(place)
     return int(struct.unpack(form, file.read(struct.calcsize(form)))[0])
 

@@ -15,12 +15,15 @@ VERBS = {
     "kaldi": "Pack Kaldi data folders.",
     "lhotse": "Pack Lhotse manifests of recordings and supervisions.",
     "commonvoice": "Pack a language of Common Voice.",
+    "huggingface": "Pack a Hugging Face dataset that was saved to disk.",
+    "webdataset": "Pack WebDataset's tars, local or at URLs.",
     "labels": "Give a corpus labels: the CPC paper's file, TextGrids, TIMIT's .PHN files, or an alignment.",
     "align": "Align a corpus's transcripts to its audio: labels --align.",
     "splits": "Draw splits of a corpus, take them in, compare them.",
     "synthetic": "Make the demo's corpus of synthetic speech.",
 }
 HOMES = {"align": "labels", "kaldi": "manifests", "lhotse": "manifests", "commonvoice": "manifests"}
+HOMES |= {"huggingface": "containers", "webdataset": "containers"}
 
 
 def data(
@@ -38,5 +41,5 @@ def data(
     package = "cpc.data_prep" if importlib.util.find_spec("cpc.data_prep") else "data_prep"  # installed, or a checkout
     module = importlib.import_module(f"{package}.{HOMES.get(verb, verb)}")
     words = [*context.args, *(["--align"] if verb == "align" and "--help" not in context.args else [])]
-    several = HOMES.get(verb) == "manifests"  # verbs of one program
+    several = HOMES.get(verb) in ("manifests", "containers")  # verbs of one program
     module.app(args=[verb, *words] if several else words, prog_name="cpc data" if several else f"cpc data {verb}")

@@ -28,7 +28,9 @@ def corpus(
 
 def embed(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a .safetensors checkpoint.")],
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of any number of them.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of any number of them; also a URL.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features.")],
     layer: Annotated[Layer, typer.Option(help="z: local, without memory; c: with context.")] = Layer.c,
     format: Annotated[

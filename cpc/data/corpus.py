@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Int, Int16
 from numpy import ndarray
 
+from cpc.audio.location import Remote, locate
 from cpc.config import InputError
-from cpc.data import shards
+from cpc.data import remote, shards
 from cpc.data.alignment import Alignment
 
 MOST_OPEN = 256  # memory maps held at once
@@ -51,6 +52,8 @@ class Corpus:
     def open(cls, path: str | Path | Sequence[str | Path]) -> Corpus:
         """Open a packed corpus, or several as one: a sequence of folders, or their paths with commas between.
 
+        A URL (s3://…, https://…) is a folder too: what is read of it is kept in a local copy (`cpc.data.remote`).
+
         Several are as one that was packed of all their files: rows sorted by id, splits of one name put together,
         and labels of one name, which need one inventory.
 
@@ -62,7 +65,7 @@ class Corpus:
             given = str(path).split(",") if together else [path]
         else:
             given = list(path)
-        folders = [Path(str(each).strip()) for each in given]
+        folders = [_folder(str(each).strip()) for each in given]
         if not folders:
             raise InputError("corpus=[]: name at least one packed corpus")
         infos = [_read_info(folder) for folder in folders]
@@ -82,8 +85,16 @@ class Corpus:
         part = int(np.searchsorted(self._first, shard, side="right")) - 1
         return shards.shard_path(self.folders[part], shard - int(self._first[part]))
 
+    def fetch_shard(self, shard: int) -> None:
+        """Fetch a shard that is missing, if the corpus lies at a URL. Raises InputError."""
+        part = int(np.searchsorted(self._first, shard, side="right")) - 1
+        remote.fetch_shard(self.folders[part], shard - int(self._first[part]))
+
     def _open_shard(self, shard: int) -> Int16[ndarray, " sample"]:
-        samples: ndarray = np.load(self.shard_path(shard), mmap_mode="r")
+        path = self.shard_path(shard)
+        if not path.exists():
+            self.fetch_shard(shard)
+        samples: ndarray = np.load(path, mmap_mode="r")
         return samples.view(np.ndarray)  # still the memory map, without the cost of slicing a np.memmap
 
     @property
@@ -242,10 +253,21 @@ class Corpus:
         places = HEADER + out.itemsize * (self.offset[rows] + starts)
         for window, shard, place in zip(out, self.shard[rows].tolist(), places.tolist(), strict=True):
             path = self.shard_path(shard)
-            with path.open("rb", buffering=0) as file:
+            try:
+                opened = path.open("rb", buffering=0)
+            except FileNotFoundError:
+                self.fetch_shard(shard)
+                opened = path.open("rb", buffering=0)
+            with opened as file:
                 file.seek(place)
                 if file.readinto(window) != window.nbytes:
                     raise InputError(f"corpus={self.path}: {path.name} is cut short; copy or pack the corpus again")
+
+
+def _folder(text: str) -> Path:
+    """The folder of a corpus, of a local copy if it lies at a URL."""
+    place = locate(text)
+    return remote.local_copy(text) if isinstance(place, Remote) else place
 
 
 def _read(folder: Path, columns: Sequence[str]) -> Any:

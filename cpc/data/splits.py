@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
+from cpc.data.remote import refuse_copy
 from cpc.io import write_text
 
 
@@ -43,7 +44,8 @@ class Held(NamedTuple):
 
 
 def write_split(corpus_dir: Path, name: str, ids: Iterable[str]) -> None:
-    """Write splits/NAME.txt."""
+    """Write splits/NAME.txt. Raises InputError for the copy of a corpus at a URL."""
+    refuse_copy(Path(corpus_dir))
     write_text(Path(corpus_dir) / "splits" / f"{name}.txt", "".join(f"{id}\n" for id in ids))
 
 

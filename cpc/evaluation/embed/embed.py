@@ -21,6 +21,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cpc.audio.integrity import Undecodable
+from cpc.audio.location import locate
 from cpc.config import InputError
 from cpc.data.pack import check_shard
 from cpc.data.progress import Progress, show_progress
@@ -318,7 +319,7 @@ def embed(
     chosen = load(model, find_device()) if isinstance(model, str | Path) else model
     _check(format, layer, shard)
     kind = next(chosen.parameters()).device
-    listing = listed(Path(source))
+    listing = listed(locate(source))
     with ExitStack() as stack:
         ledger = Ledger(Path(out), format)
         exact = exact_precision(precision, kind)

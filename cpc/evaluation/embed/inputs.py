@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cpc.audio.decode import Reader, decode, walk_audio
 from cpc.audio.integrity import Undecodable
+from cpc.audio.location import locate
 from cpc.config import InputError
 from cpc.data.shards import printable
 from cpc.data.spool import Database
@@ -68,6 +69,7 @@ def listed(source: Path) -> Listing:
     Raises:
         InputError: there is no audio at `source`, a folder cannot be read, or two files have the same id.
     """
+    source = locate(source)
     root = source if source.is_dir() else source.parent
     database = Database(
         "CREATE TABLE given (key BLOB, file TEXT)", "CREATE TABLE listing (place INTEGER PRIMARY KEY, file TEXT)"
