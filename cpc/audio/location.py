@@ -16,6 +16,7 @@ from typing import Any
 
 from cpc.config import InputError
 
+INSTALL = "for s3://, gs:// and https://: pip install 'cpc-audio[remote]'"
 TRIES = 3  # of a transfer that fails
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters and more: C:/ is a disk
 _MEMBER = re.compile(r"bytes://(\d+)\+(\d+)/(.*)::(.*)", re.DOTALL)
@@ -38,8 +39,9 @@ def locate(text: str | Path) -> Path:
         offset, size, name, container = found.groups()
         return Member.of(locate(container), name, int(offset), int(size))
     if found := _URL.fullmatch(text):
-        _filesystem(found[1], text)
-        return Remote(text)
+        url = f"{found[1]}://{found[2]}"
+        _filesystem(found[1], url)
+        return Remote(url)
     return Path(text)
 
 
@@ -62,7 +64,7 @@ def _filesystem(protocol: str, url: str) -> Any:
     try:
         return fsspec.filesystem(protocol)
     except (ImportError, ValueError) as error:
-        remedy = "pip install 'cpc-audio[remote]'" if isinstance(error, ImportError) else "give a folder or such a URL"
+        remedy = INSTALL if isinstance(error, ImportError) else "give a folder, or a URL of a kind that fsspec knows"
         raise InputError(f"{url}: {_line(error)}; {remedy}") from None
     except Exception as error:
         raise InputError(f"{url}: cannot be opened ({_line(error)})") from error
@@ -135,7 +137,7 @@ class Remote(_Read):
             except FileNotFoundError:
                 raise
             except ImportError as error:
-                raise InputError(f"{self}: {_line(error)}; pip install 'cpc-audio[remote]'") from None
+                raise InputError(f"{self}: {_line(error)}; {INSTALL}") from None
             except Exception as error:
                 if not left or isinstance(error, PermissionError):
                     remedy = "see that it can be reached and the same command again: what is done stays"

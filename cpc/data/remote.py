@@ -37,13 +37,15 @@ def local_copy(url: str) -> Path:
     if not isinstance(place, Remote):
         raise InputError(f"corpus={url}: is no URL")
     try:
-        info = json.loads((place / "corpus.json").fetch())
-        digest = str(info["digest"])
+        content = (place / "corpus.json").read_bytes()
     except FileNotFoundError:
         remedy = "give the folder that `cpc data folder` wrote, copied there whole"
-        raise InputError(f"corpus={url}: not a packed corpus (corpus.json is missing); {remedy}") from None
+        raise InputError(f"corpus={place}: not a packed corpus (corpus.json is missing); {remedy}") from None
+    try:
+        info = json.loads(content)
+        digest = str(info["digest"])
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"corpus={url}: its corpus.json is no description of a packed corpus") from None
+        raise InputError(f"corpus={place}: its corpus.json is no description of a packed corpus") from None
     mark = hashlib.sha256(f"{place}\0{digest}".encode()).hexdigest()[:12]
     folder = cache_folder() / "corpora" / mark / (place.name or "corpus")
     (folder / "shards").mkdir(parents=True, exist_ok=True)

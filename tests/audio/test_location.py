@@ -224,6 +224,11 @@ def test_a_corpus_that_is_cut_short_there(
     monkeypatch.setenv("CPC_CACHE", str(tmp_path / "cache"))
     make_corpus(root, {"a-1-1": 1.0})
     assert "corpus.json is missing" in refusal(Corpus.open, f"{url}/nothing")
+    (root / "other").mkdir()
+    (root / "other" / "corpus.json").write_text("[]")
+    assert "is no description of a packed corpus" in refusal(Corpus.open, f"{url}/other")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert "cannot be fetched" in refusal(Corpus.open, "http://127.0.0.1:9/corpus")
     shard = root / "corpus" / "shards" / "00000.npy"
     shard.write_bytes(shard.read_bytes()[:-2])
     corpus = Corpus.open(f"{url}/corpus")
