@@ -73,7 +73,9 @@ def nce(
     """Logistic regression of data against noise (Gutmann & Hyvärinen 2010, eq. 8); see `cpc.NCE` for `log_kq`.
 
     Args:
-        anchors, positives, negatives: as for `info_nce`.
+        anchors: as for `info_nce`.
+        positives: as for `info_nce`.
+        negatives: as for `info_nce`.
         temperature: by which scores are divided.
         similarity: "dot" or "cosine".
         log_kq: ln(k q), which positives have to exceed.
