@@ -38,9 +38,8 @@ def test_every_page_is_in_the_menu_and_every_entry_is_a_page(hooks: ModuleType) 
     text = (ROOT / "mkdocs.yml").read_text().replace("!ENV ", "")
     listed = pages(yaml.safe_load(text)["nav"])
     made = set(hooks.ORIGIN) | {f"reference/{name}.md" for name in ("cli", "configuration", "python", "licences")}
-    written = {
-        path.relative_to(DOCS).as_posix() for path in [*DOCS.rglob("*.md"), *TUTORIALS] if "work" not in path.parts
-    }
+    files = (path.relative_to(DOCS) for path in [*DOCS.rglob("*.md"), *TUTORIALS])
+    written = {path.as_posix() for path in files if "work" not in path.parts}
     assert len(listed) == len(set(listed))
     assert set(listed) == made | written
 
