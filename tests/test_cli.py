@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.packed import make_corpus
+
 
 def cli(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-m", "cpc", *words], capture_output=True, text=True, check=False)
@@ -48,6 +50,16 @@ def test_every_wrong_setting_is_named_on_a_line_of_its_own() -> None:
 
 def test_version() -> None:
     assert cli("--version").stdout.startswith("cpc 0.")
+
+
+def test_pictures_are_drawn_under_a_notebook_whose_backend_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_corpus(tmp_path, {"a-1-1": 1.0})
+    monkeypatch.setenv("MPLBACKEND", "module://nowhere.backend_inline")
+    done = cli("corpus", str(tmp_path / "corpus"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "corpus" / "overview.png").is_file()
 
 
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 work = Path(os.environ.get("CPC_TUTORIALS", "tutorial"))  # all that the tutorials write
 work.mkdir(parents=True, exist_ok=True)
 os.chdir(work)
+os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 
 # %%
 # !cpc data synthetic data/labelled --speakers 12 --hours 0.4
