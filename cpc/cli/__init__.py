@@ -17,7 +17,7 @@ def main() -> None:
     # step of the preset `small` on a CPU has 7,000 page faults instead of 90,000 and is 9 to 20% faster
     # (benchmarks/allocator.py). Set it to 0 to have torch as it comes.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # Pictures go into files. A notebook's own backend, which `!cpc` there would inherit, may not even be installed here.
+    # Pictures go into files. A notebook's backend, which `!cpc` there would inherit, may not even be installed here.
     os.environ["MPLBACKEND"] = "agg"
     try:
         app()
