@@ -239,6 +239,9 @@ def export_torch(model: CPC, out: Path) -> None:
 def export_onnx(model: CPC, out: Path, stream: bool = False) -> None:
     """An ONNX file: `waveform` → `z`, `c`; with `stream`, `chunk` and the state → the same and the state to come.
 
+    Its metadata say sample_rate, hop and receptive_field, and of a stream `begin`: the shapes, as JSON, of the state
+    of zeros before the first chunk.
+
     Raises:
         InputError: the extra onnx is not installed.
     """
@@ -275,7 +278,11 @@ def export_onnx(model: CPC, out: Path, stream: bool = False) -> None:
             opset_version=OPSET, dynamo=False,
         )  # fmt: skip
         made = onnx.load(traced)
-    facts = {"sample_rate": model.sample_rate, "hop": model.hop, "receptive_field": model.receptive_field}
+    facts: dict[str, Any] = {"sample_rate": model.sample_rate, "hop": model.hop}
+    facts["receptive_field"] = model.receptive_field
+    if isinstance(portable, PortableStream):
+        shapes = (list(part.shape) for part in portable.begin(1))
+        facts["begin"] = json.dumps(dict(zip(parts, shapes, strict=True)))
     onnx.helper.set_model_props(made, {name: str(value) for name, value in facts.items()})
     onnx.checker.check_model(made)
     with atomic(out) as file:

@@ -20,7 +20,7 @@ os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 
 # %%
 # !cpc data synthetic voices --speakers 8 --hours 0.25 --audio-only
-# !find voices/audio -name '*.flac' | head -3
+# !find voices/audio -name '*.flac' | sed -n 1,3p
 
 # %% [markdown]
 # ## Pack it
@@ -41,7 +41,8 @@ Path("mine.yaml").write_text("""
 base: small
 experiment: mine
 data: {corpus: data/mine, val_fraction: 0.1}
-training: {max_steps: 400, validate_every: 100, checkpoint_every: 100}
+model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
+training: {max_steps: 300, validate_every: 100, checkpoint_every: 100}
 optim: {warmup_steps: 100, lr: 2.0e-3}
 """)
 # !cpc train mine.yaml --name mine
@@ -96,7 +97,7 @@ figure.colorbar(image, label="cosine")
 
 # %%
 # !cpc embed runs/mine voices/audio features --layer c
-# !find features -name '*.npy' | head -3
+# !find features -name '*.npy' | sed -n 1,3p
 
 # %% [markdown]
 # Next: is this better than MFCC? [Probe and compare two recipes](compare_recipes.py).

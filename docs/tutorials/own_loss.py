@@ -52,7 +52,7 @@ print(f"an easy anchor: InfoNCE {cpc.InfoNCE()(*easy).item():.5f}, focal {FocalI
 # `CPCLoss` takes it as it is; heads, negatives and scores are those of every other loss. A training loop is plain torch.
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.4
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
 
 # %%
 corpus = cpc.Corpus.open("data/labelled")
@@ -70,12 +70,12 @@ def batch(step: int, size: int = 8) -> torch.Tensor:
     return torch.stack(waves).float() / 32768
 
 
-def train(objective, steps: int = 80) -> list[float]:
+def train(objective, steps: int = 100) -> list[float]:
     """Accuracy at k = 4 over training."""
     torch.manual_seed(0)
-    config = cpc.load_config("small", ["data.corpus=none"]).model
+    config = cpc.load_config("small", ["data.corpus=none", "model.encoder.channels=[16, 32, 64, 128, 128]"]).model
     model = cpc.build(config)
-    loss_fn = cpc.CPCLoss(12, 256, 256, cpc.All(), objective, cpc.Cosine(0.1, "window"), group_size=1)
+    loss_fn = cpc.CPCLoss(12, 128, 256, cpc.All(), objective, cpc.Cosine(0.1, "window"), group_size=1)
     parameters = [*model.parameters(), *loss_fn.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     accuracy = []

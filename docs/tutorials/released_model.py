@@ -20,7 +20,7 @@ os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 # ## A file in their format
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.4
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
 
 # %%
 Path("theirs.yaml").write_text("""

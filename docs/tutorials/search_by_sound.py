@@ -21,7 +21,8 @@ Path("mine.yaml").write_text("""
 base: small
 experiment: mine
 data: {corpus: data/mine, val_fraction: 0.1}
-training: {max_steps: 400, validate_every: 100, checkpoint_every: 100}
+model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
+training: {max_steps: 300, validate_every: 100, checkpoint_every: 100}
 optim: {warmup_steps: 100, lr: 2.0e-3}
 """)
 # !cpc train mine.yaml --name mine

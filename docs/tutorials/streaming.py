@@ -21,7 +21,8 @@ Path("mine.yaml").write_text("""
 base: small
 experiment: mine
 data: {corpus: data/mine, val_fraction: 0.1}
-training: {max_steps: 400, validate_every: 100, checkpoint_every: 100}
+model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
+training: {max_steps: 300, validate_every: 100, checkpoint_every: 100}
 optim: {warmup_steps: 100, lr: 2.0e-3}
 """)
 # !cpc train mine.yaml --name mine
@@ -74,20 +75,20 @@ axis.set(xlabel="chunk", ylabel="ms to compute", ylim=(0, 90))
 # !cpc export runs/mine stream.onnx --to onnx-stream
 
 # %%
+import json
+
 import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("stream.onnx")
-inputs = session.get_inputs()
-sizes = [[1 if isinstance(size, str) and "batch" in size else size for size in given.shape] for given in inputs[1:]]
-state = [np.zeros([size if isinstance(size, int) else 1 for size in shape], np.float32) for shape in sizes]
+names = [each.name for each in session.get_inputs()]
+shapes = json.loads(session.get_modelmeta().custom_metadata_map["begin"])  # of the state before the first chunk
+state = [np.zeros(shape, np.float32) for shape in shapes.values()]
 frames = []
 for chunk in wave.split(1280):
     if len(chunk) < model.receptive_field:
         break
-    z, c, *state = session.run(
-        None, dict(zip([each.name for each in inputs], [chunk[None].numpy(), *state], strict=True))
-    )
+    z, c, *state = session.run(None, dict(zip(names, [chunk[None].numpy(), *state], strict=True)))
     frames.append(c)
 found = np.concatenate(frames, 1)
 print(

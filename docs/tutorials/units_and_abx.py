@@ -13,14 +13,15 @@ os.chdir(work)
 os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.4
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
 
 # %%
 Path("two.yaml").write_text("""
 base: small
 experiment: negatives
 data: {corpus: data/labelled, train: pretrain, valid: valid}
-training: {max_steps: 300, validate_every: 100, checkpoint_every: 100}
+model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
+training: {max_steps: 200, validate_every: 100, checkpoint_every: 100}
 optim: {warmup_steps: 100, lr: 2.0e-3}
 """)
 # !cpc train two.yaml --name two-windows
@@ -40,7 +41,7 @@ optim: {warmup_steps: 100, lr: 2.0e-3}
 
 # %%
 # !cpc units runs/two-windows data/labelled --k 50
-# !head -c 300 runs/two-windows/units/c-50/*.t*
+# !head -c 300 runs/two-windows/units/c-50/units.txt
 
 # %% [markdown]
 # What does a unit stand for? Each against the phones that are spoken when it comes: a row that is bright in one place stands for one phone.
@@ -52,17 +53,14 @@ import numpy as np
 import cpc
 
 corpus = cpc.Corpus.open("data/labelled")
-file = next(file for file in Path("runs/two-windows/units/c-50").iterdir() if file.suffix in (".txt", ".tsv"))
-print(file, len(file.read_text().splitlines()), "utterances")
-
-# %%
+file = Path("runs/two-windows/units/c-50/units.txt")  # beside it the codebook, and units without repetition
 model = cpc.load("runs/two-windows")
 labels = corpus.labels("phones")
 counts = np.zeros((50, len(labels.inventory)))
 for line in file.read_text().splitlines():
     id, _, text = line.partition("\t")
     units = np.array([int(unit) for unit in text.replace(",", " ").split()])
-    phones = labels.frames(id, model.frame_centres(len(units)).numpy())
+    phones = labels.frames(id, model.frame_centres(len(units)))
     np.add.at(counts, (units[phones >= 0], phones[phones >= 0]), 1)
 share = counts / counts.sum(1, keepdims=True).clip(1)
 order = np.argsort(share.argmax(1), kind="stable")
