@@ -28,7 +28,7 @@ base: classic
 experiment: released
 data: {corpus: data/labelled, train: pretrain, valid: valid}
 model: {encoder: {channels: 64}, context: {hidden: 64}}
-training: {max_steps: 150, checkpoint_every: 150, validate_every: 150}
+training: {max_steps: 300, checkpoint_every: 300, validate_every: 300}
 optim: {warmup_steps: 50, lr: 1.0e-3}
 """)
 # !cpc train theirs.yaml --name origin
@@ -61,10 +61,10 @@ with torch.inference_mode():
 # Training goes on from its weights on your corpus: a new run, with settings of its own. A low rate, so that what it knows stays.
 
 # %%
-# !cpc train runs/released/config.yaml model.init=runs/released data.corpus=data/labelled data.train=pretrain data.valid=valid training.max_steps=100 training.validate_every=50 optim.lr=2e-4 optim.warmup_steps=20 --name further
+# !cpc train runs/released/config.yaml model.init=runs/released data.corpus=data/labelled data.train=pretrain data.valid=valid training.max_steps=100 training.validate_every=100 optim.lr=5e-4 optim.warmup_steps=20 --name further
 
 # %% [markdown]
 # And every verb works on it: `cpc probe`, `abx`, `embed`, `units`, `figures`.
 
 # %%
-# !cpc embed runs/further voices/audio features-further --layer c || cpc data synthetic voices --speakers 8 --hours 0.25 --audio-only && cpc embed runs/further voices/audio features-further --layer c
+# !cpc embed runs/further data/labelled/audio features-further --layer c

@@ -69,7 +69,7 @@ axis.set(xlabel="chunk", ylabel="ms to compute", ylim=(0, 90))
 # %% [markdown]
 # ## Without torch
 #
-# The same as an ONNX file, with the state as inputs and outputs: for phones, browsers and microcontrollers.
+# The same as an ONNX file, with the state as inputs and outputs: for phones and browsers.
 
 # %%
 # !cpc export runs/mine stream.onnx --to onnx-stream
