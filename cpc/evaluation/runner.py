@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 RANDOM_SEED = 0
+NOTE = "mlflow.note.content"  # a run's description in the UI
 _LONGEST_TAG = 4000  # characters; MLflow refuses longer ones
 
 
@@ -172,6 +173,26 @@ def record(results: Sequence[Saved], run: Path) -> None:
         values = {f"{name}/{part}": value for part, value in result.metrics().items()}
         log_now(client, target, values, {name.replace("/", "."): result.description[:_LONGEST_TAG]})
         client.log_artifact(target, str(file), result.FOLDER)
+        log_now(client, target, {}, {NOTE: results_note(client.get_run(target).data.metrics)[:_LONGEST_TAG]})
+
+
+def results_note(metrics: Mapping[str, float]) -> str:
+    """A run's results as the Markdown that MLflow shows as its description: a row for each number with an interval.
+
+    >>> print(results_note({"probe/phone/test/c/accuracy": 0.5, "probe/phone/test/c/low": 0.4,
+    ...                     "probe/phone/test/c/high": 0.61, "train/loss": 4.0}))
+    | result | % | 95% interval |
+    |---|---:|---|
+    | phone, test, c: accuracy | 50.0 | 40.0 to 61.0 |
+    """
+    lines = ["| result | % | 95% interval |", "|---|---:|---|"]
+    for name in sorted(metrics):
+        group, _, part = name.rpartition("/")
+        if part in ("accuracy", "error") and f"{group}/low" in metrics:
+            low, high = (f"{100 * metrics[f'{group}/{end}']:.1f}" for end in ("low", "high"))
+            what = ", ".join(each.split("--")[0] for each in group.removeprefix("probe/").split("/"))
+            lines.append(f"| {what}: {part} | {100 * metrics[name]:.1f} | {low} to {high} |")
+    return "\n".join(lines)
 
 
 def client_of(run: Path, run_id: str, results: Path) -> "MlflowClient":

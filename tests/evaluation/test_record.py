@@ -55,6 +55,12 @@ def test_budgets_are_a_curve_that_ends_in_the_result(chords: Corpus, run: Path) 
     curves = budgets_of(client, rows("exp", run.parent))
     assert curves == {"phone/phone_test": {"one CPC c": [(r.budget, r.accuracy, r.low, r.high) for r in results]}}
     assert metrics(run)[f"one:probe/phone/{results[1].where}/c/accuracy"] == results[1].accuracy
+    said = client.get_run(id).data.tags["mlflow.note.content"].splitlines()
+    assert said[0] == "| result | % | 95% interval |"
+    assert (
+        sum(f"c: accuracy | {100 * r.accuracy:.1f} | {100 * r.low:.1f} to" in line for r in results for line in said)
+        >= 2
+    )
     names = {f"phone-{result.where}-cpc_c.json" for result in results}
     assert {path.name for path in (run / "probes").iterdir()} == names
     assert {Path(file.path).name for file in client.list_artifacts(id, "probes")} == names
