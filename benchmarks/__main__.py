@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False)
 TABLES = Path(__file__).parent / "tables.md"
 SPEECH = Path("data/speech")
 DEMO = Path("runs/demo")  # what `make demo` trains
-# Section → the arguments of `python -m`. Those that need packed real speech or a GPU are left out where there is none.
+# Section → the arguments of `python -m`. Those that need packed real speech or a GPU are skipped where there is none.
 SECTIONS = {
     "step": "benchmarks.step",
     "kept": "benchmarks.step --keep-memory",
@@ -126,7 +126,7 @@ def main(
     for section in sections or SECTIONS:
         command = SECTIONS[section]
         if lacking := missing(command):
-            typer.echo(f"{section}: left out: there is no {lacking}")
+            typer.echo(f"{section}: skipped: there is no {lacking}")
             continue
         begun = time.perf_counter()
         output = measured(command)

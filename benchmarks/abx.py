@@ -8,7 +8,7 @@ pure Python) is timed on a few pairs of items, and its time for all of them foll
 than those of the clock where other work goes on beside.
 
 fastabx (Python 3.12) gets the items that were drawn here, without caps of its own, and the same arrays: both then
-judge the same triplets, and their errors must agree. Without it the table says how to have it, and the rest is shown.
+evaluate the same triplets, and their errors must agree. Without it the table says how to have it.
 """
 
 import os

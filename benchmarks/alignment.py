@@ -102,7 +102,7 @@ def read_labels(corpus: Corpus, rows: Sequence[int], scheme: str) -> Found:
         yield id, Phones(names, found.onsets.tolist(), float(found.offsets[-1])), 0.0
 
 
-def judge(found: Found, truth: Mapping[str, Phones]) -> list[str]:
+def evaluate(found: Found, truth: Mapping[str, Phones]) -> list[str]:
     """Cells: utterances that both have, utterances without labels, agreement, CPU seconds a second of audio."""
     agreement, both, failed, taken, seconds = Agreement(), 0, 0, 0.0, 0.0
     for id, phones, cpu in found:
@@ -172,7 +172,7 @@ AGREEMENT = ("against", "utterances", "not aligned", "frames agree", "all vowels
 def main(
     corpus: Annotated[Path | None, typer.Option(help="A packed corpus with transcripts; it is only read.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Its reference: JSON lines, plain or gzip.")] = None,
-    scheme: Annotated[str, typer.Option(help="Judge these labels of the corpus instead of aligning here.")] = "",
+    scheme: Annotated[str, typer.Option(help="Evaluate these labels of the corpus instead of aligning here.")] = "",
     utterances: Annotated[int, typer.Option(help="Of the corpus, drawn over its subsets; 0 for all.")] = 300,
     synthetic: Annotated[int, typer.Option(help="Utterances of eSpeak NG.")] = 64,
     hidden: Annotated[int, typer.Option("--hidden-words", help="Words of the dictionary to be guessed.")] = 1000,
@@ -187,13 +187,13 @@ def main(
     spoken = align_rows(
         [(str(number), each.text) for number, (each, _) in enumerate(made)], lambda n: made[n][0].samples
     )
-    rows = [["eSpeak NG's own times", *judge(spoken, exact)]]
+    rows = [["eSpeak NG's own times", *evaluate(spoken, exact)]]
     if corpus and reference:
         opened, truth = Corpus.open(corpus), read_reference(reference)
         drawn = draw_rows(opened, utterances, seed)
         texts = [(opened.ids[row], opened.texts[row]) for row in drawn]
         here = align_rows(texts, lambda n: opened.waveform(drawn[n]))
-        rows.append([reference.name, *judge(read_labels(opened, drawn, scheme) if scheme else here, truth)])
+        rows.append([reference.name, *evaluate(read_labels(opened, drawn, scheme) if scheme else here, truth)])
     table(("words hidden", "phones wrong", "words all right"), hidden_words(hidden, seed))
     table(AGREEMENT, *rows)
     table(("processes", "audio", "wall time", "real time"), *speed(made, workers or [1]))

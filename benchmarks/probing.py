@@ -4,7 +4,7 @@
     python -m benchmarks.probing --run runs/demo --corpus data/demo [--frames 100000] [--l2 2e-4]
 
 The first has synthetic frames: 256 correlated channels, 41 classes of unequal size that overlap so that about half of
-the frames are recognised, as with phones. The second takes the phones of a run's c, and judges on its test split. All
+the frames are recognised, as with phones. The second takes the phones of a run's c, and tests on its test split. All
 minimise the same function, and the table gives the value that each reached: scikit-learn's L-BFGS stops at its own
 tolerance (1e-4) or after 200 iterations, its SAGA after 30 passes. The floor is the operations of the iterations that
 we took (scores forward, gradient backward) over the measured rate of a matrix product.

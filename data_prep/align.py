@@ -242,7 +242,7 @@ def align(
     """Align every utterance that has a transcript, in `workers` processes (default: one a core).
 
     What cannot be aligned is left out, with its reason in labels/SCHEME.utterances.tsv. Killed at any moment, the
-    same call goes on with the missing chunks and ends with the same bytes, for any number of workers. With `shard`
+    same call resumes with the missing chunks and ends with the same bytes, for any number of workers. With `shard`
     (i, n) only every n-th chunk is done, from the i-th: several machines that see the same folder share the work, and
     whoever finds all chunks done joins them.
 

@@ -230,9 +230,9 @@ def _cut(sources: Listing, root: Path, out: Path, rules: Rules, workers: int | N
         what = f"{after.cut} files give {after.segments} utterances"
         typer.echo(f"{what} of up to {rules.longest:g} s: see {out / CUTS}")
     if silent := before.files - after.files:
-        typer.echo(f"{silent} files hold nothing but silence and are left out: see {out / CUTS}")
+        typer.echo(f"{silent} files hold nothing but silence and are skipped: see {out / CUTS}")
     if lost := before.texts - after.texts:
-        typer.echo(f"{lost} transcripts belong to files that were cut and are left out")
+        typer.echo(f"{lost} transcripts belong to files that were cut and are skipped")
     return parts
 
 

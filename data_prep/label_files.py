@@ -42,7 +42,7 @@ class Read(NamedTuple, Generic[T]):
 
 
 def find_labels(folder: Path, suffix: str) -> list[Path]:
-    """Every file below `folder` that ends in `suffix` in any case, sorted; hidden names are left out.
+    """Every file below `folder` that ends in `suffix` in any case, sorted; hidden names are skipped.
 
     Raises InputError if the folder does not exist or holds no such file.
     """
@@ -202,7 +202,7 @@ class _Tally:
                 self.misfits.append(Unread(row.id, reason))
             else:
                 yield _fit(row, self.labels.end(row), self.durations[row.id])
-        self._judge()
+        self._evaluate()
 
     def _misfit(self, row: AlignedRow) -> str:
         end, duration = self.labels.end(row), self.durations[row.id]
@@ -210,7 +210,7 @@ class _Tally:
         fits = -self.labels.early <= end - duration + 5e-10 and end - duration <= TOLERANCE + 5e-10
         return "" if fits else f"labels {end:.3f} s, audio {duration:.3f} s"
 
-    def _judge(self) -> None:
+    def _evaluate(self) -> None:
         total, wrong = self.known + len(self.unknown), len(self.misfits)
         if not self.known:
             raise self._refused(f"none of its {total} ids is in {self.corpus.path}{self._unknown()}", "")

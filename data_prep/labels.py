@@ -76,7 +76,7 @@ def main(
     """Give a packed corpus labels, from exactly one source. Several schemes stand beside each other.
 
     Labels of utterances that the corpus does not have, or whose length differs from the audio by more than 50 ms,
-    are counted and left out. Where that is too many (more than 1%, or most of the ids), all are refused and nothing
+    are counted and skipped. Where that is too many (more than 1%, or most of the ids), all are refused and nothing
     changes, unless you say --partial.
     """
     _one_source({"--cpc": cpc is not None, "--textgrid": textgrid is not None, "--phn": phn, "--align": align})

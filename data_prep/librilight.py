@@ -176,7 +176,7 @@ def join(activity: Activity, rules: Rules) -> Activity:
 
     Libri-Light's own cut_by_vad.py joins in the same order up to a target length, but drops every pause and so puts
     samples side by side that were seconds apart. Here an utterance is a piece of the recording as it was; only pauses
-    longer than `rules.trim` are left out, by ending the utterance. As there, one long stretch is never broken.
+    longer than `rules.trim` are skipped, by ending the utterance. As there, one long stretch is never broken.
     """
     joined: Activity = []
     for on, off in activity:

@@ -11,7 +11,7 @@ The voice is eSpeak NG (GPL version 3 or later), loaded at run time as a separat
 
 OUT/audio is laid out as LibriSpeech is, with each chapter's phones beside it (`*.phones.tsv`: id, onset and offset
 in seconds, phone). Every utterance is a pure function of the seed and its id, and a chapter appears whole or not
-at all: a killed run, started again, goes on where it was and ends with the same bytes.
+at all: a killed run, started again, resumes where it was and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def build(
     audio_only: bool = False,
     progress: bool = True,
 ) -> str:
-    """Make the corpus, or go on with it, or find it finished; what was done, in one line.
+    """Make the corpus, or resume it, or find it finished; what was done, in one line.
 
     Raises InputError for settings out of range, and if `out` holds anything but this corpus.
     """

@@ -133,7 +133,7 @@ def alone() -> Iterator[World]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_processes_equal_one(name: str, two: list[dict[str, Any]], tones: Path, alone: World) -> None:
-    """To rounding in float32. Gradients are judged against the largest: the smallest are sums that cancel."""
+    """To rounding in float32. Gradients are evaluated against the largest: the smallest are sums that cancel."""
     one = learn(tones, RECIPES[name], alone)
     ours, theirs = two[0][name], two[1][name]
     assert all(torch.equal(a, b) for a, b in zip(ours["weights"], theirs["weights"], strict=True))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run, runs/NAME.")]
 CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="A packed corpus, data/NAME.")]
 TrainSplit = Annotated[str, typer.Option("--train", help="Split of the corpus to fit the classifier on.")]
-TestSplit = Annotated[str, typer.Option("--test", help="Split of the corpus to judge it on.")]
+TestSplit = Annotated[str, typer.Option("--test", help="Split of the corpus to evaluate it on.")]
 Baselines = Annotated[bool, typer.Option(help="Also run MFCC, log-mel and random init (computed once, then cached).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 

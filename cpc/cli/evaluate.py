@@ -1,4 +1,4 @@
-"""Verbs that judge what was learnt, and compare."""
+"""Verbs that evaluate what was learnt, and compare."""
 
 from pathlib import Path
 from typing import Annotated
@@ -170,7 +170,7 @@ def units(
     k: Annotated[int, typer.Option("--k", min=2, help="Number of units.")] = 100,
     layer: Annotated[str, typer.Option(help="z, c, a layer below c such as c1, or side by side as z+c.")] = "c",
     train: Annotated[str, typer.Option(help="Split that is clustered.")] = "phone_train",
-    test: Annotated[str, typer.Option(help="Split on which the units are judged.")] = "phone_test",
+    test: Annotated[str, typer.Option(help="Split on which the units are evaluated.")] = "phone_test",
     split: Annotated[
         str | None, typer.Option(help="Utterances whose units are written. Default: the whole corpus.")
     ] = None,

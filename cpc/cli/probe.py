@@ -22,7 +22,7 @@ class Task(StrEnum):
 
 
 TASKS = (
-    "phone: frame by frame, the CPC paper's probe. sequence: a linear layer trained with CTC, judged by its phone"
+    "phone: frame by frame, the CPC paper's probe. sequence: a linear layer trained with CTC, evaluated by its phone"
     " error rate. speaker: by single frames and by utterance means, two different numbers. speaker-last: by the last"
     " frame of each window of 20480 samples, as in CPC_audio, a third number."
 )
@@ -46,7 +46,7 @@ def probe(
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(help="Split to judge it on. Default: phone_test, or speaker_test.", show_default=False),
+        typer.Option(help="Split to evaluate it on. Default: phone_test, or speaker_test.", show_default=False),
     ] = None,
     layer: Annotated[
         list[str] | None,
@@ -73,7 +73,7 @@ def probe(
     baselines: Baselines = True,
     device: Device = "auto",
 ) -> None:
-    """Judge a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
+    """Evaluate a run's features: a classifier on frozen features, with MFCC, log-mel and random init beside them."""
     from cpc.evaluation.probes.probe import probe_and_record
     from cpc.evaluation.results import probe_table
 

@@ -45,7 +45,7 @@ class WindowConfig:
 class WindowSampler:
     """The windows of some utterances of a corpus, by step; only those at the places `part` of a batch, if given.
 
-    With `by_speaker`, or batches of one speaker, utterances without a known speaker are left out (`unknown` of them).
+    With `by_speaker`, or batches of one speaker, utterances without a known speaker are skipped (`unknown` of them).
     """
 
     def __init__(

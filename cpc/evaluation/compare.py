@@ -58,7 +58,7 @@ class Verdict:
         return self.p < LEVEL
 
 
-def judge(one: Row, other: Row, task: str) -> Verdict:
+def paired_test(one: Row, other: Row, task: str) -> Verdict:
     """Compare two rows on a task that both have.
 
     Utterance by utterance where both results were recorded so and are of the same test set; else from the two
@@ -90,7 +90,7 @@ def ties(table: Sequence[Row], task: str) -> list[Row]:
     """The rows whose difference from the best is within noise; the best itself is not among them."""
     top = best_row(table, task)
     others = [row for row in table if task in row.metrics and row is not top]
-    return [row for row in others if not judge(top, row, task).significant]
+    return [row for row in others if not paired_test(top, row, task).significant]
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def _differences(ones: Sequence[Row], others: Sequence[Row]) -> Iterator[Differe
         for task in tasks([one]) if other else ():
             if other and task in other.metrics:
                 values = (one.metrics[task], other.metrics[task])
-                yield Difference(task, shown[task], one.features, *values, judge(one, other, task))
+                yield Difference(task, shown[task], one.features, *values, paired_test(one, other, task))
 
 
 def render_versus(found: Versus) -> "list[Table]":
@@ -350,12 +350,12 @@ def render_versus(found: Versus) -> "list[Table]":
 
 def cells(each: Difference, names: tuple[str, str]) -> list[str]:
     """A difference in words and numbers."""
-    judged = each.verdict
-    apart = f"{100 * judged.difference:+.1f} [{100 * judged.low:+.1f}, {100 * judged.high:+.1f}]"
+    found = each.verdict
+    apart = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     verdict = f"{names[each.better - 1]} is better" if each.better else "within noise"
-    p = "< 0.001" if judged.p < 0.001 else f"{judged.p:.3f}"
+    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
     task = heading_of(each.heading).replace("\n", " ")
-    return [task, each.features, percent(each.one), percent(each.other), apart, p, f"{verdict} ({judged.how})"]
+    return [task, each.features, percent(each.one), percent(each.other), apart, p, f"{verdict} ({found.how})"]
 
 
 # --- What `cpc compare` does: an experiment as a table with its files, or two runs side by side.

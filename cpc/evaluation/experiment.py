@@ -1,6 +1,6 @@
 """An experiment as MLflow knows it: its runs, the settings in which they differ, and what their features are worth.
 
-Everything is read from MLflow, so it works on any tracking server. Results are metrics of the run that they judge,
+Everything is read from MLflow, so it works on any tracking server. Results are metrics of the run that they evaluate,
 named probe/TASK/WHERE/FEATURES/accuracy (or abx/WHERE/TASK/FEATURES/error, and verification/… alike), with …/low and
 …/high. WHERE is SPLIT--CORPUS--… (see `saved.Identity`), and by older versions the test split alone. Baselines are runs
 tagged `kind=baseline`; the runs of a sweep name its own run, tagged `kind=sweep`, as their parent.
@@ -145,7 +145,7 @@ def find_run(name: str, root: Path = RUNS) -> "MlflowRun":
 
 
 def rows_of(client: "MlflowClient", run: "MlflowRun", parents: Mapping[str, "MlflowRun"] | None = None) -> list[Row]:
-    """One row for each kind of features that was judged; one without metrics for a run that was not."""
+    """One row for each kind of features that was evaluated; one without metrics for a run that was not."""
     by_features: dict[str, dict[str, tuple[float, float, float]]] = {}
     for stem, measure in _measured(run.data.metrics):
         kind, *task, features = stem.split("/")

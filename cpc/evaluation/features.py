@@ -114,7 +114,7 @@ Batch = Callable[[Tensor, Tensor], Mapping[str, Tensor]]  # (waveform, lengths) 
 
 @runtime_checkable
 class Features(Protocol):
-    """What a probe judges: vectors at known times. `cpc.audio.mfcc` and `Layer` are such."""
+    """What a probe evaluates: vectors at known times. `cpc.audio.mfcc` and `Layer` are such."""
 
     @property
     def name(self) -> str: ...

@@ -52,7 +52,7 @@ def _unknown_sessions(corpus: Corpus, test: Rows) -> tuple[str, ...]:
 
 
 def _check_speakers(corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
-    """How many utterances have no speaker, and are left out."""
+    """How many utterances have no speaker, and are skipped."""
     names, speaker = corpus.groups("speaker")
     known, asked = ({names[code] for code in np.unique(speaker[rows]).tolist()} - {""} for rows in (train, test))
     if unknown := sorted(asked - known):

@@ -70,7 +70,7 @@ class Manner(NamedTuple):
 def by_manner(inventory: Sequence[str], without: Sequence[str] = ()) -> list[Manner]:
     """An inventory in groups of the same manner, in a phonetic order; what is no known phone is `other`, at the end.
 
-    Stress digits and letter case do not matter. Groups named in `without` are left out, and so are empty ones.
+    Stress digits and letter case do not matter. Groups named in `without` are skipped, and so are empty ones.
     """
     plain, quiet = [name.strip().upper().rstrip("012") for name in inventory], set(silent_classes(inventory))
     known = {phone: (manner, place) for manner, phones in MANNERS.items() for place, phone in enumerate(phones.split())}

@@ -245,7 +245,7 @@ def target_run(client: "MlflowClient", state: Mapping[str, Any], features: str, 
     """The MLflow run that a result belongs to: the run's own, or that of a baseline.
 
     A baseline has one run in an experiment, made on first use; one whose name does not say all, such as random weights,
-    has one for each subject, which is named after the run beside which it was first judged.
+    has one for each subject, which is named after the run beside which it was first evaluated.
     """
     if features.startswith("CPC"):
         return str(state["run_id"])

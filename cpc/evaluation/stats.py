@@ -28,7 +28,7 @@ def bootstrap_interval(
     """Percentile interval of Σ correct / Σ total when whole utterances are drawn with replacement.
 
     `correct` and `total` count the frames of each utterance (or of each speaker: see `by_cluster`); those without
-    frames are left out. Treating frames as independent would make the interval several times too narrow (Efron &
+    frames are skipped. Treating frames as independent would make the interval several times too narrow (Efron &
     Tibshirani 1993, chapter 13, percentile intervals; Field & Welsh 2007 for whole clusters).
     """
     kept = total > 0

@@ -1,6 +1,6 @@
 """The paper's first table by one command: random init, MFCC, CPC by both classifiers, supervised; phones and speakers.
 
-Every cell is a `ProbeResult` that is cached when it is done, so that a suite goes on where it was stopped. Whether one
+Every cell is a `ProbeResult` that is cached when it is done, so that a suite resumes where it stopped. Whether one
 row is above the next is settled by a paired test on the same utterances, not by looking at two intervals.
 """
 
@@ -101,7 +101,7 @@ def paper_suite(
     others: runs of the same recipe with other seeds; their results join the CPC rows. seeds: how often that which
     draws numbers is done over: random init, hidden layer, topline. `how` is how the topline is trained.
 
-    Raises InputError for splits that cannot be judged, before anything is computed.
+    Raises InputError for splits that cannot be evaluated, before anything is computed.
     """
     trials = [
         (column, Trial(Corpus.open(corpus), column.train, column.test, labels, device=device, progress=progress))
@@ -136,15 +136,15 @@ def _cells(
     first = next(iter(models))
     linear, hidden = ProbeProtocol(), [ProbeProtocol(classifier="mlp", seed=seed) for seed in range(seeds)]
 
-    def judged(features: Features, protocols: Sequence[ProbeProtocol]) -> list[ProbeResult]:
+    def evaluated(features: Features, protocols: Sequence[ProbeProtocol]) -> list[ProbeResult]:
         return probe_cached([features], trial, [column.task], cache, protocols)
 
     config = models[first].config
     random = [Layer(build(config, seed).to(trial.device), "c", "random") for seed in range(seeds)]
-    scores = [(judged(layer, [ProbeProtocol(seed=seed)])[0], first) for seed, layer in enumerate(random)]
+    scores = [(evaluated(layer, [ProbeProtocol(seed=seed)])[0], first) for seed, layer in enumerate(random)]
     yield ROWS[0], scores
-    yield ROWS[1], [(judged(MFCC39().to(trial.device), [linear])[0], first)]
-    own = {run: judged(Layer(model, "c"), [linear, *hidden]) for run, model in models.items()}
+    yield ROWS[1], [(evaluated(MFCC39().to(trial.device), [linear])[0], first)]
+    own = {run: evaluated(Layer(model, "c"), [linear, *hidden]) for run, model in models.items()}
     heard = {run: pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids(run)) for run in models}
     told = {run: [replace(r, notes=r.notes + heard[run]) for r in results] for run, results in own.items()}
     yield ROWS[2], [(results[0], run) for run, results in told.items()]

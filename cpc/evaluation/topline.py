@@ -103,7 +103,7 @@ def topline(
     cache: Path | None = None,
     say: Say | None = None,
 ) -> ProbeResult:
-    """Train on the training split, judge on the test split; `phone` or `speaker_frame`, seeded by the protocol.
+    """Train on the training split, evaluate on the test split; `phone` or `speaker_frame`, seeded by the protocol.
 
     With `cache`, the result is found there where the same was computed before. Raises InputError for other tasks,
     and where no utterance is as long as a window.
@@ -119,7 +119,7 @@ def topline(
         return identified(found, trial, subject)
     targets, course = _prepare(trial, task, config, how)
     looks = _train(course, targets, how, trial.device, say or (lambda line: None))
-    result = _judge(trial, task, course, targets.classes, looks, how.steps, notes)
+    result = _evaluate(trial, task, course, targets.classes, looks, how.steps, notes)
     if path:
         result.write(path)
     return identified(result, trial, subject)
@@ -213,7 +213,7 @@ def _held_accuracy(course: _Course, targets: _Targets, how: Topline, device: str
     return hits / max(1, total)
 
 
-def _judge(
+def _evaluate(
     trial: Trial,
     task: Task,
     course: _Course,
@@ -224,17 +224,17 @@ def _judge(
 ) -> ProbeResult:
     model, tested = course.model.eval(), trial.rows(trial.test)
     table = extract(model, trial.corpus, tested, ["c"], progress=trial.progress, name=NAME)["c"]
-    judged = examples(trial, task, Layer(model, "c", NAME), tested, table)
+    evaluated = examples(trial, task, Layer(model, "c", NAME), tested, table)
     weight, bias = course.head.weight.detach().T.contiguous(), course.head.bias.detach()
     linear = LinearClassifier(weight, bias, 0.0, steps, looks.settled)
-    hits, totals = tally(linear, judged.renumbered(classes), len(tested))
+    hits, totals = tally(linear, evaluated.renumbered(classes), len(tested))
     if not looks.settled:
         notes += (f"Training ended after {steps} steps, before the held-out accuracy stopped rising.",)
     chosen = f"the best look at {course.words} kept (accuracy there {max(looks.accuracies):.1%}), not trained on"
     return conclude(
         trial, hits, totals,
         task=task, features=NAME, classifier="end_to_end", classes=len(classes),
-        majority=float(np.bincount(judged.y).max() / len(judged)) if len(judged) else 0.0,
+        majority=float(np.bincount(evaluated.y).max() / len(evaluated)) if len(evaluated) else 0.0,
         train_utterances=len(course.train.rows), train_examples=int(course.train.lengths.sum()) // model.hop,
         iterations=steps, converged=looks.settled, notes=notes,
         protocol=f"encoder, context network and linear softmax layer trained end to end by Adam, its rate falling to "

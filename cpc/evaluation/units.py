@@ -226,7 +226,7 @@ class UnitsConfig:
     """What is asked for besides RUN and CORPUS.
 
     k: number of units. layer: z, c, a layer below c, or several as z+c. train: split that the codebook is made of.
-    test: split that it is judged on. split: utterances whose units are written; None for all of the corpus.
+    test: split that it is evaluated on. split: utterances whose units are written; None for all of the corpus.
     labels: alignment of the phones. seed: of the clustering. out: folder; None for RUN/units/LAYER-K. codebook: one
     that was made before, whose units they are then; None to make one.
     """
@@ -245,7 +245,7 @@ class UnitsConfig:
 
 
 def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) -> tuple[UnitsResult, Path]:
-    """Cluster a model's frames, write the units of a corpus, and judge them.
+    """Cluster a model's frames, write the units of a corpus, and evaluate them.
 
     Writes codebook.safetensors, units.txt (`ID<tab>1,1,2,…`, a unit a frame, as the ZeroSpeech 2021 baseline has it),
     units-deduplicated.txt (without repetitions) and result.json. What belongs to a run is put on its run in MLflow.
@@ -277,7 +277,7 @@ def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) ->
     missing = np.array([row for row in tested.tolist() if row not in units], dtype=np.int64)
     units |= dict(zip(missing.tolist(), quantise(model, book, corpus, missing, asked.progress), strict=True))
     of_test = {row: units[row] for row in tested.tolist()}
-    result = _judge(model, book, corpus, of_test, asked, len(alignment.inventory))
+    result = _evaluate(model, book, corpus, of_test, asked, len(alignment.inventory))
     result.write(folder / "result.json")
     if (run / "run.json").is_file():
         record([result], run)
@@ -294,7 +294,7 @@ def quantise(
         yield from (book(table.utterance(place)) for place in range(len(block)))
 
 
-def _judge(
+def _evaluate(
     model: CPC, book: Codebook, corpus: Corpus, units: Mapping[int, Units], asked: UnitsConfig, classes: int
 ) -> UnitsResult:
     alignment, k = corpus.labels(asked.labels), len(book)

@@ -160,7 +160,7 @@ def summarise(
     Speakers are drawn with replacement. A target trial then counts as often as its speaker was drawn, a non-target
     trial as often as the product of its two speakers' counts: trials that share a speaker vary together, on either
     side of the pair (Owen 2007, the pigeonhole bootstrap; Poh, Martin & Bengio 2007 draw users, too). Draws without
-    any trial of one of the kinds are left out; with two speakers that is every second one. A draw has fewer different
+    any trial of one of the kinds are skipped; with two speakers that is every second one. A draw has fewer different
     speakers, for which a threshold fits better by chance: intervals of minimum costs reach further down than up.
     """
     errors = detection_errors(scores, target)
@@ -312,7 +312,7 @@ VERSION = 1  # part of every cache key: raise it when a change of code changes a
 
 @dataclass(frozen=True)
 class Session:
-    """Trials, and where and how they are judged."""
+    """Trials, and where and how they are evaluated."""
 
     material: VerificationData
     cache: Path | None = None
@@ -334,12 +334,12 @@ def verify_run(
 ) -> tuple[VerificationData, list[VerificationResult]]:
     """Verification by a model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
 
-    A model that was trained with an attentive pooling is judged by the vectors that it makes of c, too.
+    A model that was trained with an attentive pooling is evaluated by the vectors that it makes of c, too.
     `pretrain_ids` are the utterances that the model was trained on, if they are known. What was computed once is kept
     in `cache`. Raises InputError where there is nothing to compare, before anything is computed.
     """
     model = load_checked(run, layers, device)
-    shortest = max(model.receptive_field, WINDOW)  # one for all features: they are judged on the same trials
+    shortest = max(model.receptive_field, WINDOW)  # one for all features: they are evaluated on the same trials
 
     def usable(samples: Rows) -> Bool[np.ndarray, " utterance"]:
         long_enough: Bool[np.ndarray, " utterance"] = samples >= shortest

@@ -138,7 +138,7 @@ def sup_con(
 ) -> Float[Tensor, "*result"]:
     """−1/|P| Σ_p log( e^{s(a,p)/τ} / Σ_{x ≠ a} e^{s(a,x)/τ} ): the same label is positive (Khosla et al. 2020, eq. 2).
 
-    With every label twice it is `nt_xent`. Anchors whose label is theirs alone are left out of the mean.
+    With every label twice it is `nt_xent`. Anchors whose label is theirs alone are skipped of the mean.
 
     Args:
         vectors: (anchor, dim).

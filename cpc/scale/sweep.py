@@ -1,4 +1,4 @@
-"""A sweep: one recipe trained under several settings, each run probed, all compared; it goes on where it stopped."""
+"""A sweep: one recipe trained under several settings, each run probed, all compared; it resumes where it stopped."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ SWEEP = "sweep"  # the tag `kind` of the parent run in MLflow
 
 @dataclass(frozen=True, config=STRICT)
 class ProbeConfig:
-    """A probe that every run of a sweep is judged by."""
+    """A probe that every run of a sweep is evaluated by."""
 
     task: Literal["phone", "speaker"]
     train: str
@@ -112,7 +112,7 @@ def sweep(
 ) -> tuple[SweepConfig, list[Run], list[Failed]]:
     """Train, probe and record every run of a sweep under one parent run in MLflow.
 
-    What is finished is not done again, so the same call after a kill goes on. A run whose loss stops being a number,
+    What is finished is not done again, so the same call after a kill resumes. A run whose loss stops being a number,
     or whose folder holds a run with other settings, is reported and the others go on; a run that is stopped by a
     signal ends the sweep (its status is KILLED). `say` is told which run is next; without it nothing is shown.
     """
@@ -135,8 +135,8 @@ def sweep(
                 continue
             if done[-1].status == "KILLED":
                 break
-            for judgement in config.probes:
-                _judge(judgement, recipe, done[-1].path, say is not None)
+            for probe in config.probes:
+                _evaluate(probe, recipe, done[-1].path, say is not None)
         killed = bool(done) and done[-1].status == "KILLED"
         status = "KILLED" if killed else "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
@@ -147,17 +147,17 @@ def sweep(
     return config, done, failed
 
 
-def _judge(judgement: ProbeConfig, recipe: Recipe, run: Path, progress: bool) -> None:
+def _evaluate(probe: ProbeConfig, recipe: Recipe, run: Path, progress: bool) -> None:
     from cpc.device import device
     from cpc.evaluation.probes.probe import probe_and_record
 
     probe_and_record(
-        judgement.task,
+        probe.task,
         run,
-        judgement.corpus or recipe.data.corpus,
-        judgement.train,
-        judgement.test,
-        layers=judgement.layers,
+        probe.corpus or recipe.data.corpus,
+        probe.train,
+        probe.test,
+        layers=probe.layers,
         device=str(device(recipe.training.device)),
         progress=progress,
     )

@@ -1,10 +1,10 @@
 """MLflow: where runs are kept, and one run's settings, curves, corpus, artifacts and honest status.
 
 The only importer of mlflow, and only when something is tracked or read. Training writes through `Tracker`;
-evaluation adds its results to the run of the model that it judged.
+evaluation adds its results to the run of the model that it evaluated.
 
 A local store is made under a lock, in a file beside it that then takes its name: many processes may open a fresh one at
-the same moment, and a kill leaves no half of one. Where the store cannot be opened or written to, training goes on:
+the same moment, and a kill leaves no half of one. Where the store cannot be opened or written to, training continues:
 what would have been logged is kept in a journal in the run's folder, and written when the store is back.
 """
 
@@ -349,8 +349,8 @@ class Tracker:
         if self._away_since is None:
             reason = "its disk is full" if disk_is_full(error) else " ".join(str(error).split())[:200]
             self._say(
-                f"warning: the tracking store cannot be used ({reason}); training goes on, and what is logged is kept "
-                f"in {self.journal} until the store is back"
+                f"warning: the tracking store cannot be used ({reason}); training continues, and what is logged is "
+                f"kept in {self.journal} until the store is back"
             )
         self._away_since = time.monotonic()
 

@@ -61,7 +61,7 @@ def train(
     progress: bool = True,
     parent: str | None = None,
 ) -> Run:
-    """Train a recipe as runs/NAME, or go on with it where it stopped.
+    """Train a recipe as runs/NAME, or resume it where it stopped.
 
     A run of that name with the same settings is resumed, or given back if it is finished. Where torchrun has started
     its processes again after a failure, the run that failed is found without its name. `parent` is the id of the
@@ -77,7 +77,7 @@ def train(
         if differ := _differences(folder, recipe):
             raise RunExists(
                 f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
-                f"choose another --name, go on with it by --resume {folder}, or move it away"
+                f"choose another --name, resume it with --resume {folder}, or move it away"
             )
         return folder, _finished(folder, recipe)
 
@@ -107,7 +107,7 @@ def _world(recipe: Recipe) -> Iterator[World]:
         with distributed.start(recipe.training.device) as world:
             yield world
     except ConnectionError as error:
-        raise SystemExit(f"cpc: {error}; the same command goes on from the last checkpoint") from None
+        raise SystemExit(f"cpc: {error}; the same command resumes from the last checkpoint") from None
 
 
 def _start(recipe: Recipe, world: World, folder: Path) -> Trainer:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on several nodes: sbatch --nodes 2 --gpus-per-node 8 recipes/librispeech/slurm.sh, from the checkout. RECIPE,
 # NAME, WORK and TRAIN as in run.sh, which prepares the corpus; all nodes must share WORK. Shortly before its time is
-# over the job saves and goes back into the queue; there, and after preemption or the loss of a node, it goes on.
+# over the job saves and goes back into the queue; there, and after preemption or the loss of a node, it resumes.
 #SBATCH --job-name=cpc
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=32

@@ -200,7 +200,7 @@ def test_long_recordings_are_cut_said_and_recognised(tmp_path: Path) -> None:
     line = (tmp_path / "audio", "--out", tmp_path / "out")
     output = call(*line)
     assert "1 files give 3 utterances of up to 60 s" in output
-    assert "1 transcripts belong to files that were cut and are left out" in output
+    assert "1 transcripts belong to files that were cut and are skipped" in output
     corpus = Corpus.open(tmp_path / "out")
     assert corpus.ids[-1] == "ann-short"
     assert corpus.texts == ["", "", "", "HELLO"]
@@ -241,7 +241,7 @@ def test_trim_leaves_out_long_silences(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "audio/a.wav", np.concatenate([np.zeros(10 * SECOND), talk(2) / 32768]), SECOND)
     soundfile.write(tmp_path / "audio/empty.wav", np.zeros(3 * SECOND), SECOND)
     output = call(tmp_path / "audio", "--out", tmp_path / "out", "--trim", 1)
-    assert "1 files hold nothing but silence and are left out" in output
+    assert "1 files hold nothing but silence and are skipped" in output
     corpus = Corpus.open(tmp_path / "out")
     assert corpus.ids == ["a"]
     assert corpus.samples.tolist() == [2.5 * SECOND]

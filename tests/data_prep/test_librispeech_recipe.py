@@ -166,8 +166,8 @@ def test_killed_in_every_stage_it_ends_as_if_left_alone(openslr: Path, tmp_path:
     assert state(alone)["step"] == state(killed)["step"] == STEPS
     assert state(killed)["status"] == "FINISHED"
 
-    judged = {"phone-utterance_test", "speaker_frame-chapter_test", "speaker_utterance-utterance_test"}
-    assert {f"{task}-cpc_{layer}.json" for task in judged for layer in "zc"} <= results(alone).keys()
+    evaluated = {"phone-utterance_test", "speaker_frame-chapter_test", "speaker_utterance-utterance_test"}
+    assert {f"{task}-cpc_{layer}.json" for task in evaluated for layer in "zc"} <= results(alone).keys()
     assert results(alone) == results(killed)
     tables = [(work / "runs/compare-librispeech.csv").read_text() for work in (alone, killed)]
     assert tables[0] == tables[1]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cpc.config import InputError
 from cpc.evaluation import compare
-from cpc.evaluation.compare import ReportOptions, judge, over_seeds, render_versus, show, ties, versus
+from cpc.evaluation.compare import ReportOptions, over_seeds, paired_test, render_versus, show, ties, versus
 from cpc.evaluation.experiment import find_run, register, sentence
 from cpc.tracking.mlflow import connect, experiment_id
 from tests.evaluation.recorded import UTTERANCES, add, add_result
@@ -157,11 +157,11 @@ def test_an_error_rate_is_best_where_it_is_lowest(root: Path) -> None:
 def test_utterances_decide_where_they_were_recorded(paired: list[compare.Row]) -> None:
     """Intervals of ± 7% overlap, yet 2 points on each of 40 utterances are no accident; ± 3 by coin flips may be."""
     weak, strong, equal = paired
-    found = judge(strong, weak, "phone/test")
+    found = paired_test(strong, weak, "phone/test")
     assert found.significant
     assert found.difference == pytest.approx(0.02)
     assert found.how == f"paired over {UTTERANCES} utterances"
-    assert not judge(strong, equal, "phone/test").significant
+    assert not paired_test(strong, equal, "phone/test").significant
     best = max(strong, equal, key=lambda row: row.metrics["phone/test"][0])
     assert [row.run for row in ties(paired, "phone/test")] == [next(r for r in (strong, equal) if r is not best).run]
 
@@ -169,7 +169,7 @@ def test_utterances_decide_where_they_were_recorded(paired: list[compare.Row]) -
 def test_without_utterances_the_intervals_decide(root: Path) -> None:
     """Two standard errors of 0.01 / 1.96 each: a difference is noise below √2 · 0.01."""
     one, two = table_of(root)[2:]
-    found = judge(two, one, "phone/test")
+    found = paired_test(two, one, "phone/test")
     assert found.significant
     assert (found.low, found.high) == pytest.approx((0.1 - 0.01 * 2**0.5, 0.1 + 0.01 * 2**0.5))
     assert "unpaired" in found.how

@@ -11,7 +11,7 @@ from cpc.data.corpus import Corpus
 from cpc.evaluation.features import FrameTable
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.phoneme_recognition import SequenceClassifier, edits, sequences
-from cpc.evaluation.probes.probe import judge
+from cpc.evaluation.probes.probe import evaluate
 from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
 
 
@@ -36,7 +36,7 @@ def tables(corpus: Corpus, trial: Trial, noise: bool = False) -> list[FrameTable
 def test_true_phones_give_hardly_any_errors(chords: Corpus) -> None:
     """Hardly: an output of the layer may see the beginnings of two short phones, and says one of them."""
     trial = Trial(chords, "phone_train", "phone_test")
-    result = judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
+    result = evaluate(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
     assert result.error < 0.02
     assert result.low > 0.95
     assert result.high == 1
@@ -47,7 +47,7 @@ def test_true_phones_give_hardly_any_errors(chords: Corpus) -> None:
 
 def test_noise_gives_many(chords: Corpus) -> None:
     trial = Trial(chords, "phone_train", "phone_test")
-    result = judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial, noise=True))
+    result = evaluate(trial, "phone_sequence", MFCC39(), *tables(chords, trial, noise=True))
     assert result.error > 0.6
 
 
@@ -96,7 +96,7 @@ def test_silences_are_no_phones(chords: Corpus) -> None:
 def test_choices_that_are_not_its_own_are_refused(chords: Corpus) -> None:
     trial = Trial(chords, "phone_train", "phone_test", protocol=ProbeProtocol("mlp"))
     with pytest.raises(InputError, match="leave it at linear"):
-        judge(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
+        evaluate(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
 
 
 def test_features_are_standardised_by_utterances_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Folds: every speaker is judged once, by a classifier that never heard them."""
+"""Folds: every speaker is evaluated once, by a classifier that never heard them."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from cpc.audio.mfcc import LogMel
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.evaluation.features import extract_features
-from cpc.evaluation.probes.probe import folds_of, judge_folds, probe
+from cpc.evaluation.probes.probe import evaluate_folds, folds_of, probe
 from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
 
 FIXED = ProbeProtocol(l2=(1e-3,))
@@ -17,7 +17,7 @@ FIXED = ProbeProtocol(l2=(1e-3,))
 
 def test_every_speaker_is_judged_by_the_others(chords: Corpus) -> None:
     trial, features = Trial(chords, "phone_train", "phone_test", protocol=FIXED, folds=4), LogMel()
-    result = judge_folds(trial, "phone", features, extract_features(features, chords, trial.tested))
+    result = evaluate_folds(trial, "phone", features, extract_features(features, chords, trial.tested))
     everything = [*chords.rows("phone_train"), *chords.rows("phone_test")]
     assert [count.id for count in result.utterances] == sorted(chords.ids[row] for row in everything)
     # One fold by hand: the speaker s1 against the other three.

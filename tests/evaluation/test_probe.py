@@ -15,7 +15,7 @@ from cpc.evaluation.features import FrameTable, extract_features
 from cpc.evaluation.probes import mlp
 from cpc.evaluation.probes import probe as probe_module
 from cpc.evaluation.probes.linear import Fitting
-from cpc.evaluation.probes.probe import Trained, judge, probe, train_classifier
+from cpc.evaluation.probes.probe import Trained, evaluate, probe, train_classifier
 from cpc.evaluation.probes.protocol import GRID, ProbeProtocol, Trial
 from cpc.evaluation.results import ProbeResult
 
@@ -46,7 +46,7 @@ def test_true_labels_as_features_reach_100_percent(chords: Corpus) -> None:
         ]
         one_hot = torch.nn.functional.one_hot(torch.from_numpy(np.concatenate(labels)), 6).float()
         tables.append(FrameTable(one_hot, np.concatenate([[0], np.cumsum(counts)])))
-    result = judge(trial, "phone", clock, *tables)
+    result = evaluate(trial, "phone", clock, *tables)
     assert (result.accuracy, result.low, result.high) == (1.0, 1.0, 1.0)
     assert result.classes == 6
 
@@ -104,7 +104,7 @@ def test_frames_beside_a_frame_help(chords: Corpus) -> None:
     assert beside.accuracy > alone.accuracy + 0.2  # the right frame is among the neighbours
     assert beside.features == "log-mel ±4"
     assert "with 4 frames on either side" in beside.protocol
-    with pytest.raises(InputError, match="speaker_utterance does not judge single frames"):
+    with pytest.raises(InputError, match="speaker_utterance does not evaluate single frames"):
         probe(LogMel(), chords, "speaker_train", "speaker_test", "speaker_utterance", protocol=ProbeProtocol(context=1))
 
 
@@ -155,7 +155,7 @@ def test_the_size_of_batches_does_not_matter(chords: Corpus) -> None:
             extract_features(MFCC39(), chords, trial.rows(split), batch_samples=size)
             for split in ("phone_train", "phone_test")
         ]
-        results.append(judge(trial, "phone", MFCC39(), *tables))
+        results.append(evaluate(trial, "phone", MFCC39(), *tables))
     assert math.isclose(results[0].accuracy, results[1].accuracy, abs_tol=1e-3)
 
 

@@ -253,11 +253,11 @@ def test_a_training_corpus_that_was_moved_costs_one_note(chords: Corpus, run: Pa
     said = "How much of the test pretraining heard is not known: "
     options = {"layers": ["c"], "progress": False, "baselines": False}
     (probed,) = probe_and_record("phone", run, chords.path, *SPLITS, **options, protocols=[FIXED])
-    (judged,) = abx.evaluate(run, chords.path, abx.ABXConfig(split="phone_test", context="any", **options))
+    (evaluated,) = abx.evaluate(run, chords.path, abx.ABXConfig(split="phone_test", context="any", **options))
     (verified,) = verification.evaluate(
         run, chords.path, verification.VerificationConfig(verification.Choice("phone_train", "phone_train"), **options)
     )
-    for result in (probed, judged, verified):
+    for result in (probed, evaluated, verified):
         assert result.notes[-1].startswith(f"{said}corpus={tmp_path / 'gone'}")
         assert "\n" not in result.notes[-1]
     assert metrics(run)[f"one:{probed.metric_name}/accuracy"] == probed.accuracy

@@ -54,7 +54,7 @@ def test_the_table(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"suite/paper/phone/{where}/cpc_one_hidden_layer/deviation" in own.data.metrics
     assert f"probe/phone_mlp/{where}/c/accuracy" in own.data.metrics
     # Again: from the cache alone.
-    for name in ("judge", "extract_group"):
+    for name in ("evaluate", "extract_group"):
         monkeypatch.setattr(baselines, name, None)
     assert paper_suite(run, chords.path, **options) == found
     assert module.metrics(found)[f"phone/{where}/supervised/mean"] == found.cells[8].spread.mean

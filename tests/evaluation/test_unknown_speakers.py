@@ -1,4 +1,4 @@
-"""Unknown is not a speaker: utterances without one are left out of what needs one, and that is said with a count."""
+"""Unknown is not a speaker: utterances without one are skipped of what needs one, and that is said with a count."""
 
 import json
 from pathlib import Path

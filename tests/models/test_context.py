@@ -116,9 +116,9 @@ def test_steps_are_exact_on_a_cpu_where_nothing_is_learnt(config: AnyContextConf
     with torch.autocast("cpu", torch.bfloat16):
         learning = context(z)
         with torch.no_grad():
-            judged, lower = context(z), context.layer_output(z, 1)
+            evaluated, lower = context(z), context.layer_output(z, 1)
     with torch.no_grad():
         expected = context(z.float())
     assert learning.dtype == torch.bfloat16
-    assert torch.equal(judged, expected)
+    assert torch.equal(evaluated, expected)
     assert torch.equal(lower, expected)

@@ -6,7 +6,7 @@ A's own group, and an item is never its own X; across speakers X is by somebody 
 
 Caps and their numbers are those of ZeroSpeech and Libri-Light: at most 10 items of a group, at most 5 speakers for X.
 There each cell draws anew. Here a group is drawn once, by a seed and its name, from all its items: cells share their
-distances, and different features are judged on the same triplets.
+distances, and different features are evaluated on the same triplets.
 """
 
 from collections.abc import Iterator

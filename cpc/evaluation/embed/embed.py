@@ -307,7 +307,7 @@ def embed(
     Files of similar length share batches of at most `batch_samples` samples; padding adds less than an eighth to a file
     of at least 1024 samples. Files longer than a batch go through in pieces, in constant memory. Memory does not depend
     on the number of files either; a CPU computes as many batches at once as torch has threads, 8 at most. A call that
-    was killed goes on when it is made again, and ends with the same bytes: blocks of at most 512 files and 64 MiB of
+    was killed resumes when it is made again, and ends with the same bytes: blocks of at most 512 files and 64 MiB of
     audio are complete or done again. With `shard` (i, n) every n-th block is done, from the i-th on; all shards, into
     one folder, give the bytes of one call without. A file that cannot be decoded or is too short for one frame is
     listed with the reason in OUT/skipped.tsv, and one that is read though the length in its header is wrong in

@@ -207,7 +207,7 @@ class Reading:
     frames_written: Callable[[File], int | None]
 
     def plan(self, block: tuple[int, list[File]]) -> list[Batch]:
-        """The batches of a block, by what the headers say; those whose features are all written are left out.
+        """The batches of a block, by what the headers say; those whose features are all written are skipped.
 
         Which files share a batch depends on the block alone: after a kill a file has the neighbours that it had.
         """

@@ -257,7 +257,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Ledger:
-    """The records of OUT, in OUT/.embedding. They are what a run that was killed goes on from."""
+    """The records of OUT, in OUT/.embedding. They are what a run that was killed resumes from."""
 
     out: Path
     format: Format

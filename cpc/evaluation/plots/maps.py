@@ -97,12 +97,12 @@ def confusions(
 ) -> Int64[np.ndarray, "phone phone"]:
     """How many test frames of each phone a linear classifier on c takes for each phone of the inventory."""
     inventory = corpus.labels(labels).inventory
-    (x, y), (judged, truth) = (_labelled(model, corpus, rows, labels) for rows in (train, test))
+    (x, y), (evaluated, truth) = (_labelled(model, corpus, rows, labels) for rows in (train, test))
     if not len(y) or not len(truth):
         raise InputError(f"labels={labels}: no labelled frames in one of the splits; give splits that have labels")
     classes = np.unique(y)
     classifier = fit(x, torch.from_numpy(np.searchsorted(classes, y)), len(classes), Fitting(l2=_L2), device)
-    guessed = classes[classifier.predict(judged).numpy()]
+    guessed = classes[classifier.predict(evaluated).numpy()]
     counts = np.zeros((len(inventory), len(inventory)), np.int64)
     np.add.at(counts, (truth, guessed), 1)
     return counts

@@ -18,7 +18,7 @@ def draw_confusion(
 ) -> Path:
     """`counts[i, j]`: how many frames of phone i were taken for phone j. Each row is shown as shares of its phone.
 
-    Phones that never occur, neither truly nor as a guess, are left out.
+    Phones that never occur, neither truly nor as a guess, are skipped.
     """
     used = [i for i in range(len(inventory)) if counts[i].any() or counts[:, i].any()]
     groups = by_manner([inventory[i] for i in used])

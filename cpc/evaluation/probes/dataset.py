@@ -1,7 +1,7 @@
 """The part of the training split on which choices are made; the test set has no part in them.
 
-What is held out is what the test holds out: whole speakers where phones are judged on other speakers, other chapters
-where speakers are judged across chapters, other utterances elsewhere.
+What is held out is what the test holds out: whole speakers where phones are evaluated on other speakers, other chapters
+where speakers are evaluated across chapters, other utterances elsewhere.
 """
 
 import math

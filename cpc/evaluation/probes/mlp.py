@@ -57,7 +57,7 @@ BATCH = 512
 LR = 1e-3
 ROUND = (50, 500)  # steps between two looks at the held-out part: an epoch, but at least and at most so many
 MOST_ROUNDS = 200
-_JUDGED = 50_000  # held-out examples of a look
+_HELD = 50_000  # held-out examples of a look
 _MEASURED = 200_000  # examples for mean and deviation
 
 
@@ -88,8 +88,8 @@ def fit_mlp(
     train: Examples, held: Examples, classes: int, *, hidden: int = 1024, seed: int = 0, device: str = "cpu"
 ) -> HiddenLayerClassifier:
     """Train on `train`, stop by `held`; labels are 0 … classes − 1. The same seed gives the same network."""
-    judged = held.draw(_JUDGED, numpy_generator(seed, "mlp", "held"))
-    held_x, held_y = judged.x(), torch.from_numpy(judged.y)
+    evaluated = held.draw(_HELD, numpy_generator(seed, "mlp", "held"))
+    held_x, held_y = evaluated.x(), torch.from_numpy(evaluated.y)
     current = _untrained(train, classes, hidden, seed, device)
     optimiser = torch.optim.Adam(current.network.parameters(), LR)
     steps = min(max(-(-len(train) // BATCH), ROUND[0]), ROUND[1])

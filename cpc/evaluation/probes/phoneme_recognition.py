@@ -153,28 +153,28 @@ def edits(reference: Int64[np.ndarray, " phone"], found: Int64[np.ndarray, " fou
 # --- Phone error rate: a linear layer and CTC on frozen features, greedy decoding.
 
 
-def judge_sequences(trial: Trial, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
+def evaluate_sequences(trial: Trial, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """Train on the labelled utterances of the training split, decode the test split, count the edits.
 
     Hits are phones less edits (insertions, deletions, substitutions), so that accuracy is 1 − phone error rate.
     """
     rows, tested = trial.rows(trial.train), trial.rows(trial.test)
-    learnt, judged = (sequences(trial, r, t) for r, t in ((rows, train), (tested, test)))
+    learnt, evaluated = (sequences(trial, r, t) for r, t in ((rows, train), (tested, test)))
     kept = labelled("phone_sequence", trial.corpus, rows, trial.protocol.budget, trial.protocol.seed)
     learnt = learnt.take([i for i, place in enumerate(learnt.places) if kept[place]])
     held = hold_out("phone_sequence", trial.corpus, rows[learnt.places], tested, trial.protocol.seed)
-    if not learnt.places or not judged.places or not held.out.any():
-        counts = f"{len(learnt.places)} training and {len(judged.places)} test utterances have phones"
+    if not learnt.places or not evaluated.places or not held.out.any():
+        counts = f"{len(learnt.places)} training and {len(evaluated.places)} test utterances have phones"
         raise InputError(f"phone_sequence probe: {counts}; it needs at least two to train on and one to test on")
     parts = [learnt.take(np.flatnonzero(mask).tolist()) for mask in (~held.out, held.out)]
     inventory = trial.corpus.labels(trial.labels).inventory
     hop = features.hop / features.sample_rate
     model = fit_ctc(parts[0], parts[1], len(inventory), hop, trial.protocol.seed, trial.device)
     hits, totals = np.zeros(len(tested), np.int64), np.zeros(len(tested), np.int64)
-    for place, phones in zip(judged.places, judged.phones, strict=True):
+    for place, phones in zip(evaluated.places, evaluated.phones, strict=True):
         totals[place] = len(phones)
-        hits[place] = len(phones) - edits(phones, model.decode(judged.table.utterance(place)))
-    missing = len(tested) - len(judged.places)
+        hits[place] = len(phones) - edits(phones, model.decode(evaluated.table.utterance(place)))
+    missing = len(tested) - len(evaluated.places)
     return conclude(
         trial, hits, totals,
         task="phone_sequence", features=features.name, majority=0.0,
@@ -187,7 +187,7 @@ def judge_sequences(trial: Trial, features: Features, train: FrameTable, test: F
 
 
 def sequences(trial: Trial, rows: Rows, table: FrameTable) -> Sequences:
-    """The phones of each utterance in order, without silences; utterances without phones or frames are left out."""
+    """The phones of each utterance in order, without silences; utterances without phones or frames are skipped."""
     alignment = trial.corpus.labels(trial.labels)
     silent = np.array(silent_classes(alignment.inventory, alignment.silences), dtype=np.int64)
     places: list[int] = []

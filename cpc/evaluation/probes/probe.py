@@ -23,7 +23,7 @@ from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.probes.dataset import Examples, examples, hold_out, labelled
 from cpc.evaluation.probes.linear import Fitting, LinearClassifier, fit
 from cpc.evaluation.probes.mlp import HiddenLayerClassifier, fit_mlp
-from cpc.evaluation.probes.phoneme_recognition import judge_sequences
+from cpc.evaluation.probes.phoneme_recognition import evaluate_sequences
 from cpc.evaluation.probes.protocol import WINDOW, ProbeProtocol, Split, Trial, check, conclude, find, identified, place
 from cpc.evaluation.results import TASKS, ProbeResult, Task
 from cpc.evaluation.runner import (
@@ -187,7 +187,7 @@ def probe(
     device: str = "cpu",
     progress: bool = False,
 ) -> ProbeResult:
-    """Train a classifier on the training split and judge it on the test split.
+    """Train a classifier on the training split and evaluate it on the test split.
 
     `train` and `test` are split names, files of ids, or ids. Raises InputError if they share utterances, if a
     speaker probe is asked for speakers that it was not trained on, or if labels are missing.
@@ -199,11 +199,11 @@ def probe(
         extract_features(features, corpus, trial.rows(split), last_of=window, device=device, progress=progress)
         for split in (train, test)
     ]
-    result = judge(trial, task, features, tables[0], tables[1], pretrain_ids)
+    result = evaluate(trial, task, features, tables[0], tables[1], pretrain_ids)
     return identified(result, trial, subject_of(features))
 
 
-def judge(
+def evaluate(
     trial: Trial,
     task: Task,
     features: Features,
@@ -223,30 +223,30 @@ def judge(
 def measure(trial: Trial, task: Task, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """The same for splits that were checked before; its notes are on labels and training alone."""
     if task == "phone_sequence":
-        return judge_sequences(trial, features, train, test)
+        return evaluate_sequences(trial, features, train, test)
     rows, tested = trial.rows(trial.train), trial.rows(trial.test)
     learnt = examples(trial, task, features, rows, train)
-    judged = examples(trial, task, features, tested, test)
-    notes = _empty_note("training", len(rows), learnt) + _empty_note("test", len(tested), judged)
+    evaluated = examples(trial, task, features, tested, test)
+    notes = _empty_note("training", len(rows), learnt) + _empty_note("test", len(tested), evaluated)
     kept = labelled(task, trial.corpus, rows, trial.protocol.budget, trial.protocol.seed)
     learnt = learnt if kept.all() else learnt.take(kept[learnt.utterances])
-    return _judge(trial, task, features.name, learnt, judged, notes)
+    return _evaluate(trial, task, features.name, learnt, evaluated, notes)
 
 
-def _judge(
-    trial: Trial, task: Task, name: str, learnt: Examples, judged: Examples, notes: tuple[str, ...]
+def _evaluate(
+    trial: Trial, task: Task, name: str, learnt: Examples, evaluated: Examples, notes: tuple[str, ...]
 ) -> ProbeResult:
     classes = np.unique(learnt.y)
-    if len(classes) < 2 or not len(judged):
+    if len(classes) < 2 or not len(evaluated):
         rule = "needs at least two classes to train on and one example to test on; check splits and labels"
-        raise InputError(f"{task} probe: {len(classes)} classes, {len(judged)} test examples: {rule}")
-    train, test = learnt.renumbered(classes), judged.renumbered(classes)
+        raise InputError(f"{task} probe: {len(classes)} classes, {len(evaluated)} test examples: {rule}")
+    train, test = learnt.renumbered(classes), evaluated.renumbered(classes)
     trained = train_classifier(trial, task, train, len(classes))
     hits, totals = tally(trained.classifier, test, len(trial.rows(trial.test)))
     return conclude(
         trial, hits, totals,
         task=task, features=trial.protocol.name(name), classes=len(classes), classifier=trial.protocol.classifier,
-        majority=float(np.bincount(judged.y).max() / len(judged)), l2=trained.l2,
+        majority=float(np.bincount(evaluated.y).max() / len(evaluated)), l2=trained.l2,
         train_utterances=len(np.unique(train.utterances)), train_examples=trained.examples,
         iterations=trained.iterations, converged=trained.converged,
         protocol=trial.protocol.sentence(task, trial.labels, trained.choice),
@@ -268,11 +268,11 @@ def _empty_note(name: str, utterances: int, given: Examples) -> tuple[str, ...]:
     return (f"{missing} of {utterances} {name} utterances have no labelled frame.",) if missing else ()
 
 
-# --- Leave-speakers-out cross-validation: every speaker of both splits is judged by a classifier that never heard them.
+# --- Leave-speakers-out cross-validation: each speaker of both splits is tested by a classifier that never heard them.
 
 
-def judge_folds(trial: Trial, task: Task, features: Features, table: FrameTable) -> ProbeResult:
-    """Judge every fold of `trial.folds` and pool the hits; `table` holds the features of the rows `trial.tested`."""
+def evaluate_folds(trial: Trial, task: Task, features: Features, table: FrameTable) -> ProbeResult:
+    """Evaluate every fold of `trial.folds` and pool the hits; `table` holds the features of the rows `trial.tested`."""
     notes, rows = check(trial, task), trial.tested
     fold = folds_of([trial.corpus.speakers[row] for row in rows.tolist()], trial.folds, trial.protocol.seed)
     results = []
@@ -342,9 +342,9 @@ def probe_run(
     """Probe a run's model (a run folder or a checkpoint), baselines first: MFCC, log-mel, random, then its layers.
 
     `task` is one of the tasks, or "speaker" for single frames and utterance means, next to each other for each of the
-    features. With several `protocols` each of the features is judged by all of them. `pretrain_ids` are the
+    features. With several `protocols` each of the features is evaluated by all of them. `pretrain_ids` are the
     utterances that the model was trained on, if they are known. What was computed once is kept in `cache`.
-    Raises InputError for splits that cannot be judged, before anything is computed.
+    Raises InputError for splits that cannot be evaluated, before anything is computed.
     """
     if task not in KINDS:
         raise InputError(f"task={task}: must be one of {', '.join(KINDS)}")
@@ -366,7 +366,7 @@ def probe_cached(
     cache: Path,
     protocols: Sequence[ProbeProtocol] = (ProbeProtocol(),),
 ) -> list[ProbeResult]:
-    """Judge features that come out of one pass over the audio (the layers of one model) on several tasks, by several
+    """Evaluate features that come out of one pass over the audio (the layers of one model) on several tasks, by several
     protocols; from `cache` where the same was computed before.
     """
     jobs = [(features, task, protocol) for features in group for task in tasks for protocol in protocols]
@@ -421,9 +421,9 @@ def _announced(job: ProbeJob, trial: Trial, tables: Sequence[FrameTable]) -> Pro
     budget = "" if protocol.budget == 100 else f", {protocol.budget:g}% of the labels"
     with announced(f"{task}{kind} probe of {protocol.name(features.name)}{budget}", trial.progress) as said:
         if trial.folds:
-            result = judge_folds(asked, task, features, tables[0])
+            result = evaluate_folds(asked, task, features, tables[0])
         else:
-            result = judge(asked, task, features, tables[0], tables[1])
+            result = evaluate(asked, task, features, tables[0], tables[1])
         said.append(f"{result.accuracy:.1%}" + (f", L2 {result.l2:.2g}" if result.l2 else ""))
     return result
 
@@ -445,7 +445,7 @@ def probe_and_record(
     """Probe the model of a run folder and its baselines; write runs/NAME/probes/*.json and MLflow metrics.
 
     Raises:
-        InputError: `run` is not the folder of a trained run, or the splits cannot be judged.
+        InputError: `run` is not the folder of a trained run, or the splits cannot be evaluated.
     """
     read_state(run)
     results = probe_run(

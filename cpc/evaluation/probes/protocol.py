@@ -29,7 +29,7 @@ class ProbeProtocol:
     """The choices of a probe.
 
     classifier: `linear`, softmax regression; `mlp`, one hidden layer of `hidden` ReLU units.
-    context: frames on either side that are put beside each frame (in the tasks that judge single frames).
+    context: frames on either side that are put beside each frame (in the tasks that evaluate single frames).
     budget: percent of the training utterances whose labels are used, drawn by `seed`; a larger budget holds a smaller.
     l2: strengths among which one is chosen on a held-out part of the training split; a single one is taken as it is.
         The hidden layer has none: it is stopped early, on the same part.
@@ -108,7 +108,7 @@ class Trial:
     protocol: ProbeProtocol = field(default_factory=ProbeProtocol)
     device: str = "cpu"
     progress: bool = False
-    folds: int = 0  # parts of the speakers of both splits, each judged by a classifier of the others; 0 for none
+    folds: int = 0  # parts of the speakers of both splits, each evaluated by a classifier of the others; 0 for none
 
     def rows(self, split: Split) -> Rows:
         """Rows in the order of the corpus, each once: a split is a set."""
@@ -136,7 +136,7 @@ def check(trial: Trial, task: Task) -> tuple[str, ...]:
         raise InputError(f"task={task}: must be one of {', '.join(TASKS)}")
     if trial.protocol.context and task not in ("phone", "speaker_frame"):
         rule = "frames beside each frame are for the tasks phone and speaker_frame; leave it at 0"
-        raise InputError(f"context={trial.protocol.context}: {task} does not judge single frames; {rule}")
+        raise InputError(f"context={trial.protocol.context}: {task} does not evaluate single frames; {rule}")
     if trial.protocol.classifier != "linear" and task == "phone_sequence":
         raise InputError("classifier=mlp: phone_sequence is a linear layer with CTC; leave it at linear")
     if trial.folds:
@@ -151,8 +151,8 @@ def _check_folds(trial: Trial, task: Task) -> tuple[str, ...]:
     nobody = int(np.count_nonzero(~has_speaker(trial.corpus, trial.tested)))
     if not 2 <= trial.folds <= speakers:
         raise InputError(f"folds={trial.folds}: must lie between 2 and {speakers}, the number of speakers")
-    said = (f"{nobody} utterances have no known speaker: they are trained on in every fold and never judged.",)
-    rule = f"Each of the {speakers} speakers is judged by a classifier that was trained on other speakers."
+    said = (f"{nobody} utterances have no known speaker: they are trained on in every fold and never evaluated.",)
+    rule = f"Each of the {speakers} speakers is evaluated by a classifier that was trained on other speakers."
     return (rule, *said) if nobody else (rule,)
 
 
@@ -202,7 +202,7 @@ def over_speakers(
 def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) -> Path:
     """`cache`/KEY.json of one result.
 
-    KEY hashes all that determines it: `subject` (what is judged, as plain values), audio, labels, the ids of both
+    KEY hashes all that determines it: `subject` (what is evaluated, as plain values), audio, labels, the ids of both
     splits, task and protocol.
     """
     corpus = trial.corpus
