@@ -176,10 +176,10 @@ class Remote(_Read):
             raise FileNotFoundError(2, "No such file", str(self))
         return os.stat_result((0o100444, 0, 0, 1, 0, 0, int(self._info.get("size") or 0), 0, 0, 0))
 
-    def is_file(self) -> bool:
+    def is_file(self, **_: Any) -> bool:
         return not self._is_page and self._info.get("type") == "file"
 
-    def is_dir(self) -> bool:
+    def is_dir(self, **_: Any) -> bool:
         if self._is_page or self._info.get("type") != "file":
             return any(True for _ in self.iterdir())
         return False
@@ -230,10 +230,10 @@ class Member(_Read):
     def stat(self, **_: Any) -> os.stat_result:
         return os.stat_result((0o100444, 0, 0, 1, 0, 0, self.size, 0, 0, 0))
 
-    def is_file(self) -> bool:
+    def is_file(self, **_: Any) -> bool:
         return self.container.is_file()
 
-    def is_dir(self) -> bool:
+    def is_dir(self, **_: Any) -> bool:
         return False
 
     def exists(self, **_: Any) -> bool:
