@@ -5,6 +5,7 @@ comes with torch and MLflow, which both need it.
 """
 
 import base64
+import hashlib
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,25 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 TEMPLATE = "report.html"
+# The one script of the page, which its policy lets run by its hash: a heading's button sorts the rows of each sweep.
+SORT = """
+for (const head of document.querySelectorAll("table.sortable thead th")) {
+  head.querySelector("button").addEventListener("click", () => {
+    const sorted = head.getAttribute("aria-sort"), up = sorted ? sorted !== "ascending" : !head.matches(".number");
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const value = row => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent.trim();
+    for (const body of head.closest("table").tBodies) {
+      const rows = [...body.rows].filter(row => row.cells.length > 1);
+      rows.sort((a, b) => {
+        const [x, y] = [value(a), value(b)], numbers = isFinite(x) && isFinite(y) && x !== "" && y !== "";
+        return (up ? 1 : -1) * (numbers ? x - y : x.localeCompare(y, undefined, {numeric: true}));
+      });
+      body.append(...rows);
+    }
+  });
+}
+"""
 PICTURED = 4  # runs whose pictures are shown: each has about half a megabyte of them
 LARGEST = 4 << 20  # bytes of one picture
 PICTURES = {  # in the order in which they are shown
@@ -96,6 +116,8 @@ def render(experiment: str, table: Sequence[Row], folder: Path, root: Path = RUN
         runs=_runs(table),
         notes=_notes(table),
         measures={measure.partition("/")[0] for measure in tasks(table)},
+        sort_script=SORT,
+        sort_hash=base64.b64encode(hashlib.sha256(SORT.encode()).digest()).decode(),
     )
 
 

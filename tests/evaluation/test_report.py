@@ -1,5 +1,7 @@
 """The page: everything is inside it, nothing in it is taken for markup, and it says what it shows."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +12,7 @@ from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.evaluation.experiment import rows
 from cpc.evaluation.plots.results import draw_intervals
-from cpc.evaluation.report import model_card, write_report
+from cpc.evaluation.report import SORT, model_card, write_report
 from cpc.evaluation.results import ProbeResult
 from cpc.tracking.mlflow import connect
 from tests.evaluation.recorded import add, add_result
@@ -65,7 +67,7 @@ def page(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def test_nothing_comes_from_outside(page: Page) -> None:
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object", "base"}
     places = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href", "srcset")]
     assert places
     assert all(str(place).startswith("data:image/") for place in places)
@@ -77,6 +79,27 @@ def test_nothing_comes_from_outside(page: Page) -> None:
 def test_a_policy_forbids_what_should_not_be_there(page: Page) -> None:
     policies = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
     assert str(policies[0]).startswith("default-src 'none'")
+
+
+def test_the_one_script_is_ours_and_the_policy_lets_no_other_run(page: Page) -> None:
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]
+    assert sum(word == SORT for word in page.words) == 1
+    policy = next(
+        str(attrs["content"]) for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    mark = base64.b64encode(hashlib.sha256(SORT.encode()).digest()).decode()
+    assert f"script-src 'sha256-{mark}'" in policy
+    assert policy.count("script-src") == 1
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+
+
+def test_every_heading_of_the_results_is_a_button_and_numbers_sort_by_what_they_are(page: Page) -> None:
+    start = next(place for place, (_, attrs) in enumerate(page.tags) if attrs.get("class") == "sortable")
+    heads = [tag for tag, _ in page.tags[start:] if tag in ("th", "button", "tbody")]
+    before = heads[: heads.index("tbody")]
+    assert before.count("th") == before.count("button") >= 3
+    values = [float(str(attrs["data-value"])) for tag, attrs in page.tags if tag == "td" and "data-value" in attrs]
+    assert 0.41 in values
 
 
 def test_names_are_words_not_markup(page: Page) -> None:
