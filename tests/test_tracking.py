@@ -49,6 +49,8 @@ def check_all_have_a_run(folder: Path, count: int) -> None:
     client = connect(folder / "runs")
     found = client.search_runs([experiment_id(client, "same", folder / "runs")])
     assert sorted(run.info.run_name for run in found) == [str(n) for n in range(count)]
+    kind = client.get_experiment_by_name("same").tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
     assert all(run.data.metrics == {"loss": 1.0} for run in found)
 
 

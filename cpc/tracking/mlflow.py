@@ -36,6 +36,7 @@ RUNS = Path("runs")
 SYSTEM_SECONDS = 10  # between two readings of processor, memory and GPU
 JOURNAL = "tracking.jsonl"  # in a run's folder: what the store has yet to be told
 RETRY_SECONDS = 30.0  # between two tries to reach a store that is away
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its UI opens as one of chats and traces
 _CHOSEN_HERE = {""}  # MLflow keeps its store in MLFLOW_TRACKING_URI: these values are ours, not the user's
 
 
@@ -122,7 +123,7 @@ def experiment_id(client: "MlflowClient", name: str, root: Path = RUNS) -> str:
     local = client.tracking_uri == _local_store(root)
     place = (root / "artifacts" / name).resolve().as_uri() if local else None
     try:
-        return str(client.create_experiment(name, artifact_location=place))
+        return str(client.create_experiment(name, artifact_location=place, tags=KIND))
     except Exception:
         found = client.get_experiment_by_name(name)  # another process made it meanwhile
         if found is None:
