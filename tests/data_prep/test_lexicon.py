@@ -89,7 +89,7 @@ def test_words_without_an_entry_are_spoken_by_espeak(word: str, phones: str) -> 
 
 
 def test_the_ending_of_a_possessive_follows_the_last_phone() -> None:
-    bases = {"cat's": "S", "dog's": "Z", "evaluate's": "AH Z", "sea's": "Z"}
+    bases = {"cat's": "S", "dog's": "Z", "judge's": "AH Z", "sea's": "Z"}
     assert {word: _possessive(word) for word in bases} == bases
 
 
