@@ -51,7 +51,7 @@ def frame_levels(blocks: Iterator[Float32[ndarray, " sample"]], hop: int) -> Flo
 
 
 def find_quiet(levels: Float32[ndarray, " frame"]) -> Bool[ndarray, " frame"]:
-    """Frames that belong to no speech, evaluated by the levels around them.
+    """Frames that belong to no speech, told by the levels around them.
 
     The noise floor is a low percentile of the level over 30 s, which holds pauses however steadily someone speaks
     (the idea of Martin 2001, minimum statistics); the bar lies a quarter of the way from there to the loud frames,

@@ -15,7 +15,7 @@ from data_prep import speakers as sentences
 from data_prep.espeak import INVENTORY, PHONES, SAMPLE_RATE, Phone, Speech, Voice, segment, speak, surround
 from data_prep.speakers import _DIALECTS
 
-TEXTS = ("She sells sea shells.", "Seven thirsty evaluates measured the yellow bridge.", "A sassy fox.")
+TEXTS = ("She sells sea shells.", "Seven thirsty judges measured the yellow bridge.", "A sassy fox.")
 VOICES = (Voice("en-us+m6"), Voice("en+f1", rate=150, pitch=60), Voice("en-gb-scotland+Michael", pitch_range=70))
 
 
