@@ -8,6 +8,7 @@ docstring.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import logging
 import posixpath
@@ -100,8 +101,9 @@ def command_line() -> str:
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         page += [*_command(f"cpc {name}", command)]
+    package = "data_prep" if importlib.util.find_spec("data_prep") else "cpc.data_prep"  # a checkout, or installed
     for verb in VERBS:
-        module = importlib.import_module(f"data_prep.{HOMES.get(verb, verb)}")
+        module = importlib.import_module(f"{package}.{HOMES.get(verb, verb)}")
         found: Any = typer.main.get_command(module.app)
         command = found.commands[verb] if hasattr(found, "commands") else found
         if verb == "align":
