@@ -66,4 +66,4 @@ lock: ## Resolve the newest versions that pyproject.toml allows into requirement
 	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## Remove environments, caches, the site and built packages; data/ and runs/ stay.
-	rm -rf $(VENV) $(PYTHONS:%=.venv-%) site dist docs/tutorials/work .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(PYTHONS:%=.venv-%) .cache site dist docs/tutorials/work .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
