@@ -22,7 +22,7 @@ from cpc.config import InputError
 from cpc.data.shards import Source
 
 from .console import run
-from .manifests import Out, Splits, Strict, Workers, pack_listed
+from .manifests import Out, Splits, Strict, Workers, find_listed, pack_listed
 from .metadata import one_line
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -98,13 +98,13 @@ def webdataset(
         place = locate(given)
         files = [place]
         if place.is_dir():
-            files = sorted(path for path in place.glob("*") if path.suffix in (".tar", ".gz", ".tgz"))
+            files = sorted(path for path in place.glob("*") if path.name.endswith((".tar", ".tar.gz", ".tgz")))
             if not files:
                 raise InputError(f"tar={given}: the folder holds no .tar")
         own = [source for file in files for source in read_webdataset(file, {"speaker": speaker, "text": text})]
         sources += own
         if place.is_dir():
-            splits[place.absolute().name] = [source.id for source in own]
+            splits.setdefault(place.absolute().name, []).extend(source.id for source in own)
     pack_listed(sources, splits, out, workers, strict)
 
 
@@ -159,7 +159,7 @@ def read_huggingface(
                     suffix = PurePosixPath(path).suffix.lower()
                     source: Path = Member.of(folder / file, f"{row:08d}{suffix}", *held)
                 else:
-                    source = locate(path)
+                    source = find_listed(path, None, folder)
                 yield _source(id, source, known, name)
                 row += 1
 
@@ -293,13 +293,12 @@ def read_webdataset(tar: Path, keys: Mapping[str, str | None] | None = None) -> 
             raise InputError(f"tar={tar}: is no whole tar ({error}); {remedy}") from None
 
 
-def _opened(tar: Path) -> IO[bytes]:
+def _opened(tar: Path) -> Any:
     """A tar for reading its headers; of a remote one only these travel."""
-    if isinstance(tar, Remote):
-        found: IO[bytes] = tar.filesystem.open(str(tar), "rb", block_size=1 << 16)
-        return found
     if not tar.is_file():
         raise InputError(f"tar={tar}: no such file")
+    if isinstance(tar, Remote):
+        return tar.opened()
     return tar.open("rb")
 
 

@@ -58,7 +58,7 @@ def kaldi(
     for folder in folders:
         own = list(read_kaldi(folder, root))
         sources += own
-        splits[folder.resolve().name] = [source.id for source in own]
+        splits.setdefault(folder.resolve().name, []).extend(source.id for source in own)
     pack_listed(sources, splits, out, workers, strict)
 
 
@@ -136,7 +136,7 @@ def read_kaldi(folder: Path, root: Path | None = None) -> Iterator[Source]:
 
     if not (folder / "segments").is_file():
         for recording, given in files.items():
-            yield source(recording, _find(given, root, folder))
+            yield source(recording, find_listed(given, root, folder))
         return
     rates: dict[Path, int] = {}
     for id, rest in _lines(folder / "segments", ""):
@@ -145,7 +145,7 @@ def read_kaldi(folder: Path, root: Path | None = None) -> Iterator[Source]:
         if len(words) != 3 or words[0] not in files:
             rule = f"{words[0]} is not in wav.scp" if len(words) == 3 else "a line is UTT REC START END"
             raise InputError(f"{where}: {rule}")
-        path = _find(files[words[0]], root, folder)
+        path = find_listed(files[words[0]], root, folder)
         start, stop = (_seconds(word, where) for word in words[1:])
         yield source(id, path, *_samples(path, start, None if stop < 0 else stop, rates, where))
 
@@ -170,7 +170,7 @@ def read_lhotse(recordings: Path, supervisions: Path, root: Path | None = None) 
         id, recording = str(record.get("id")), str(record.get("recording_id"))
         if recording not in files:
             raise InputError(f"{where}: {id}: its recording {recording} is not in {recordings}")
-        path = _find(files[recording], root, recordings.parent)
+        path = find_listed(files[recording], root, recordings.parent)
         start, length = (_seconds(record.get(name, ""), f"{where}: {id}") for name in ("start", "duration"))
         first, stop = _samples(path, start, start + length, rates, f"{where}: {id}")
         yield Source(
@@ -248,7 +248,7 @@ def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
 
 
-def _find(given: str, root: Path | None, folder: Path) -> Path:
+def find_listed(given: str, root: Path | None, folder: Path) -> Path:
     """The file that a list names; where it is not there, packing says so."""
     path = locate(given)
     if path.is_absolute() or isinstance(path, Remote):

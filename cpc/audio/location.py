@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from functools import cache, cached_property
+from functools import cached_property
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,6 @@ def is_remote(path: Path) -> bool:
     return isinstance(path, Remote) or (isinstance(path, Member) and is_remote(path.container))
 
 
-@cache
 def _filesystem(protocol: str, url: str) -> Any:
     import fsspec
 
@@ -74,14 +74,14 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-class _Read(Path):
-    """A path that is only read, in whole: what reading needs, from `size_in_bytes` and `fetch`."""
+class _Read(Path, ABC):
+    """A path that is only read, in whole."""
 
     _flavour = getattr(type(Path()), "_flavour", None)  # Python 3.11 gives it to its own two classes only
 
+    @abstractmethod
     def fetch(self) -> bytes:
-        """All bytes."""
-        raise NotImplementedError
+        """All bytes. Raises FileNotFoundError; InputError for a transfer that fails."""
 
     def open(
         self,
@@ -131,19 +131,20 @@ class Remote(_Read):
 
     def _try(self, what: str, *arguments: Any, **options: Any) -> Any:
         """A call of the file system, FileNotFoundError passed on. Raises InputError where it keeps failing."""
-        for left in reversed(range(TRIES)):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 return getattr(self.filesystem, what)(*arguments, **options)
             except FileNotFoundError:
-                raise
+                raise FileNotFoundError(2, "No such file", str(self)) from None
             except ImportError as error:
                 raise InputError(f"{self}: {_line(error)}; {INSTALL}") from None
             except Exception as error:
-                if not left or isinstance(error, PermissionError):
-                    remedy = "see that it can be reached and the same command again: what is done stays"
+                if tries == TRIES or isinstance(error, PermissionError):
+                    remedy = "see that it can be reached and give the same command again: what is done stays"
                     raise InputError(f"{self}: cannot be fetched ({_line(error)}); {remedy}") from error
-                time.sleep(0.5 * 2 ** (TRIES - left))
-        raise AssertionError
+                time.sleep(0.5 * 2**tries)
 
     def fetch(self, start: int | None = None, end: int | None = None) -> bytes:
         """All bytes, or those from `start` to `end`."""
@@ -151,6 +152,10 @@ class Remote(_Read):
         if start is not None and end is not None and len(content) > end - start:
             return content[start:end]  # a server that knows no ranges gave the whole
         return content
+
+    def opened(self) -> Any:
+        """The file, to be read here and there: only blocks of 64 KiB that are read travel."""
+        return self._try("open", str(self), "rb", block_size=1 << 16)
 
     def files(self) -> Iterator[Remote]:
         """Every file below, sorted by URL."""
@@ -231,7 +236,7 @@ class Member(_Read):
         return os.stat_result((0o100444, 0, 0, 1, 0, 0, self.size, 0, 0, 0))
 
     def is_file(self, **_: Any) -> bool:
-        return self.container.is_file()
+        return is_remote(self.container) or self.container.is_file()  # of a remote one fetching says so
 
     def is_dir(self, **_: Any) -> bool:
         return False

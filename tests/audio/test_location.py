@@ -190,6 +190,7 @@ def test_a_tar_at_a_url(tmp_path: Path, served: tuple[str, Path]) -> None:
     invoke(containers.app, "webdataset", f"{url}/t.tar", "--out", tmp_path / "remote")
     invoke(containers.app, "webdataset", root / "t.tar", "--out", tmp_path / "local")
     assert Corpus.open(tmp_path / "remote").digest == Corpus.open(tmp_path / "local").digest
+    assert "no such file" in refusal(invoke, containers.app, "webdataset", f"{url}/gone.tar", "--out", tmp_path / "no")
 
 
 def test_a_corpus_at_a_url(tmp_path: Path, served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

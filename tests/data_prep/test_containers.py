@@ -69,13 +69,26 @@ AUDIO = {"audio": {"_type": "Audio"}}
 
 def test_audio_by_path_and_in_several_batches(tmp_path: Path) -> None:
     files = [MADE / "audio" / f"u{n}.flac" for n in (1, 2, 3)]
-    rows = [{"bytes": file.read_bytes() if n != 1 else None, "path": str(file)} for n, file in enumerate(files)]
+    rows = [
+        {"bytes": file.read_bytes() if n != 1 else None, "path": str(file) if n else file.name}
+        for n, file in enumerate(files)
+    ]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {"audio": pa.array(rows, kind), "speaker": ["ann", "ben", "ann"], "sex": ["f", "male", "F"]}
     columns |= {"sentence": ["HELLO THERE", "YES", "GOOD BYE"]}
     folder = save(tmp_path / "ds", pa.table(columns), AUDIO | {name: {} for name in columns if name != "audio"})
     call("huggingface", folder, "--out", tmp_path / "out")
-    check(tmp_path / "out")
+    assert check(tmp_path / "out").subsets == ["ds"] * 3
+    assert (tmp_path / "out" / "skipped.tsv").read_text() == "path\treason\n"
+
+
+def test_folders_of_one_name_are_one_split(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place / "train").mkdir(parents=True)
+        with tarfile.open(tmp_path / place / "train" / "x.tar", "w") as tar:
+            tar.add(MADE / "audio" / "u1.flac", f"{place}.flac")
+    call("webdataset", tmp_path / "a" / "train", tmp_path / "b" / "train", "--out", tmp_path / "out")
+    assert Corpus.open(tmp_path / "out").rows("train").tolist() == [0, 1]
 
 
 def test_bad_datasets_are_one_line(tmp_path: Path) -> None:

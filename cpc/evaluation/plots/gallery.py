@@ -55,7 +55,7 @@ class Gallery:
         return self.run.resolve().name
 
     @property
-    def test_rows(self) -> Int64[np.ndarray, " utterance"]:
+    def evaluated_rows(self) -> Int64[np.ndarray, " utterance"]:
         return np.unique(self.corpus.rows(self.test))
 
     @property
@@ -124,12 +124,12 @@ def _pictures(client: Any, run_id: str) -> Iterator[tuple[str, Callable[[Gallery
 
 
 def _horizon(gallery: Gallery) -> Path:
-    found = horizon(gallery.trained, gallery.corpus, few(gallery.test_rows, gallery.most), batches=16)
+    found = horizon(gallery.trained, gallery.corpus, few(gallery.evaluated_rows, gallery.most), batches=16)
     return draw_horizon({gallery.caption: found}, gallery.out / "horizon.png")
 
 
 def _variance(gallery: Gallery) -> Path:
-    rows = few(gallery.test_rows, max(1, gallery.most // 10))
+    rows = few(gallery.evaluated_rows, max(1, gallery.most // 10))
     untrained = build(gallery.trained.model.config, 0).to(gallery.device)
     layers: dict[LayerName, dict[str, Any]] = {"z": {}, "c": {}}
     for name, model in ((gallery.name, gallery.trained.model), ("untrained", untrained)):
@@ -139,14 +139,14 @@ def _variance(gallery: Gallery) -> Path:
 
 
 def _utterance(gallery: Gallery) -> Path:
-    corpus, model, rows = gallery.corpus, gallery.trained.model, gallery.test_rows
+    corpus, model, rows = gallery.corpus, gallery.trained.model, gallery.evaluated_rows
     labelled = has_labels(corpus, gallery.labels)
     if labelled:
         alignment = corpus.labels(gallery.labels)
         rows = np.array([row for row in rows.tolist() if corpus.ids[row] in alignment], np.int64)
-        rows = rows if len(rows) else gallery.test_rows
+        rows = rows if len(rows) else gallery.evaluated_rows
     row = int(rows[np.abs(corpus.samples[rows] / corpus.sample_rate - _LONG).argmin()])
-    found = surprise(gallery.trained, corpus, row, gallery.test_rows)
+    found = surprise(gallery.trained, corpus, row, gallery.evaluated_rows)
     id, frames = corpus.ids[row], found.shape[1]
     phones = corpus.labels(gallery.labels).intervals(id) if labelled and id in corpus.labels(gallery.labels) else None
     loss, sequences = gallery.trained.loss, min(gallery.trained.loss.group_size, gallery.trained.windows.batch_size)
@@ -164,7 +164,7 @@ def _utterance(gallery: Gallery) -> Path:
 
 
 def _map(gallery: Gallery, method: Method) -> Path:
-    rows = by_speakers(gallery.corpus, gallery.test_rows, SPEAKERS, gallery.most)
+    rows = by_speakers(gallery.corpus, gallery.evaluated_rows, SPEAKERS, gallery.most)
     found = points(gallery.trained.model, gallery.corpus, rows, labels=gallery.labels)
     places = project(found.vectors.numpy().astype(np.float64), method)
     what = "middles of phones" if found.phones else "frames"
