@@ -6,7 +6,7 @@ the other processes something never waits for a GPU.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -61,6 +61,18 @@ class World:
         total = x.detach().clone()
         dist.all_reduce(total)
         return total / self.size
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one type by their means over processes, in one exchange."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().flatten() for tensor in tensors]).div_(self.size)  # in DDP's order
+        dist.all_reduce(flat)
+        means = [
+            part.view_as(tensor)
+            for part, tensor in zip(torch.split(flat, [t.numel() for t in tensors]), tensors, strict=True)
+        ]
+        torch._foreach_copy_([tensor.detach() for tensor in tensors], means)
 
 
 class Vote:

@@ -5,8 +5,9 @@ The two processes are started once (they speak by gloo) and do everything that t
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch.multiprocessing as mp
 from cpc.config import InputError
 from cpc.device import device, precision
 from cpc.distributed import Vote, World, gather, gather_all, start
+from cpc.losses.cpc import Losses
 from cpc.training.job import Trainer
+from cpc.training.network import Batch
 from cpc.training.recipe import Recipe
 from cpc.training.trainer import validation
 from tests.tiny import tiny
@@ -45,6 +48,8 @@ RECIPES = {
     "one-speaker": ("loss.gather_distributed=true", "data.same_speaker_batches=true"),
 }
 
+GRAPHS = ("own-uniform", "clipped", "accumulated", "own-window")  # each process has its own negatives
+
 
 def recipe(corpus: Path, *overrides: str) -> Recipe:
     few: dict[str, Any] = {"loss": {"prediction_steps": 3, "negatives": {"num_negatives": 16}}}
@@ -69,6 +74,21 @@ def learn(corpus: Path, overrides: tuple[str, ...], world: World) -> dict[str, A
     weights = [p.detach() for p in job.parameters]
     valid = {k: v for k, v in validation(job).items() if k.startswith("valid")}
     return {"losses": losses, "gradients": gradients, "weights": weights, "valid": valid, "ceiling": given.ceiling}
+
+
+@contextmanager
+def as_graph() -> Iterator[None]:
+    """Training as with a CUDA graph: each process works alone, and gradients are averaged after it. No GPU is needed
+    for that part; what a graph would launch is launched plainly."""
+    home = sys.modules[Trainer.__module__]
+
+    def plain(work: Callable[[Batch], Losses], *_: Any) -> Callable[[Batch], Losses]:
+        return work
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home, "uses_graph", lambda *_: True)
+        patch.setattr(home, "Graph", plain)
+        yield
 
 
 def speak(world: World) -> dict[str, Any]:
@@ -112,6 +132,8 @@ def free_port() -> int:
 def process(rank: int, port: int, corpus: Path, out: Path) -> None:
     with join(rank, 2, port) as world:
         found = {name: learn(corpus, overrides, world) for name, overrides in RECIPES.items()}
+        with as_graph():
+            found |= {f"graph-{name}": learn(corpus, RECIPES[name], world) for name in GRAPHS}
         torch.save({"rank": world.rank, "size": world.size, "spoken": speak(world), **found}, out / f"{rank}.pt")
 
 
@@ -143,6 +165,18 @@ def test_two_processes_equal_one(name: str, two: list[dict[str, Any]], tones: Pa
     scale = max(float(g.abs().max()) for g in one["gradients"])
     for a, b in zip(ours["gradients"], one["gradients"], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=3e-6 * scale)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_gradients_averaged_after_a_graph_are_those_of_ddp(name: str, two: list[dict[str, Any]]) -> None:
+    """Bit for bit: with two processes there is one order to add in."""
+    for found in two:
+        graph, plain = found[f"graph-{name}"], found[name]
+        for part in ("losses", "gradients", "weights"):
+            assert all(
+                torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(graph[part], plain[part], strict=True)
+            )
+        assert graph["valid"] == plain["valid"]
 
 
 def test_accumulating_equals_one_large_batch(tones: Path, alone: World) -> None:

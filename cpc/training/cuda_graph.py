@@ -5,6 +5,7 @@ A small batch waits for the launch of hundreds of kernels otherwise. Which of th
 
 import importlib.util
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,22 +25,40 @@ class Graph:
     """Batches of one shape → their losses, with the gradients in the parameters.
 
     `work` computes both. What it draws, it draws from `generators`, which may be seeded anew before every call: a
-    replay draws the numbers that `work` itself would. The first calls are plain ones; they count as any other.
+    replay draws the numbers that `work` itself would. The first calls are plain ones; they count as any other. Where
+    nothing can be captured, the calls stay plain ones and a warning says why, or the error is raised if `required`.
     """
 
     def __init__(
-        self, work: Callable[[Batch], Losses], parameters: Sequence[nn.Parameter], generators: Sequence[torch.Generator]
+        self,
+        work: Callable[[Batch], Losses],
+        parameters: Sequence[nn.Parameter],
+        generators: Sequence[torch.Generator],
+        required: bool = False,
     ) -> None:
         self._work, self._parameters, self._generators = work, parameters, generators
+        self._required = required
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._calls = 0
+        self._calls, self._refused = 0, False
 
     def __call__(self, batch: Batch) -> Losses:
         self._calls += 1
+        if self._refused:
+            return self._work(batch)
         if self._calls <= WARM_UP:
             return self._beside(batch)
         if self._graph is None:
-            self._graph = self._captured(batch)
+            try:
+                self._graph = self._captured(batch)
+            except RuntimeError as error:  # of memory, or of a kernel that cannot be captured
+                if self._required:
+                    raise
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                warnings.warn(f"plain launches, not a CUDA graph: {reason}", stacklevel=2)
+                self._refused = True
+                for parameter in self._parameters:
+                    parameter.grad = None
+                return self._work(batch)
         for own, given in zip(self._batch[:2], batch[:2], strict=True):
             if own is not None and given is not None:
                 own.copy_(given)
@@ -88,16 +107,12 @@ def graph_obstacle(recipe: Recipe, world: World) -> str:
     loss, asked = recipe.loss, recipe.training.cuda_graph
     if world.device.type != "cuda":
         return f"only GPUs have CUDA graphs, not {world.device.type}"
-    if world.size > 1:
-        return f"{world.size} processes exchange gradients between kernels, which a graph cannot hold"
     if not isinstance(loss, CPCLossConfig):
         return "loss.kind=cpc is what a graph can repeat"
-    unseen = {
-        "micro-batches": recipe.training.gradient_accumulation_steps > 1,
-        "a transformer's dropout": "transformer" in (recipe.model.context.kind, loss.heads.kind),
-    }
-    what = next((name for name, holds in unseen.items() if holds), None)
-    if asked == "auto" and what:
+    if world.size > 1 and loss.gather_distributed:
+        return "loss.gather_distributed has processes exchange frames between kernels, which a graph cannot hold"
+    if asked == "auto" and "transformer" in (recipe.model.context.kind, loss.heads.kind):
+        what = "a transformer's dropout"
         return f"{what} as a graph has not been compared with plain launches yet; true makes one all the same"
     return ""
 

@@ -70,7 +70,7 @@ class Trainer:
         """
         world = world or World(find_device(recipe.training.device))
         division = divide(recipe, world)
-        uses_graph(recipe, world)  # refused now where there can be none, not at the first step
+        graph = uses_graph(recipe, world)  # refused now where there can be none, not at the first step
         corpus = Corpus.open(recipe.data.corpus)
         if corpus.sample_rate != recipe.model.sample_rate:
             raise InputError(
@@ -95,12 +95,12 @@ class Trainer:
             valid,
             world,
             division,
-            parallel(Network(model, criterion), world),
+            parallel(Network(model, criterion), World(device) if graph else world),
             precision,
             origin=origin,
         )
         _ = job.frame_labels  # missing ones are said now, not at the first step
-        if world.size > 1:
+        if world.size > 1 and not graph:
             job._rehearse()
         return job
 
@@ -143,10 +143,21 @@ class Trainer:
 
     @cached_property
     def _compute(self) -> Callable[[Batch], Losses]:
-        """Losses and gradients of a batch: launched as a CUDA graph if the recipe says so."""
+        """Losses and gradients of a batch: launched as a CUDA graph if the recipe says so.
+
+        A graph holds what one process computes; several then average their gradients, in one exchange after it.
+        """
         if not uses_graph(self.recipe, self.world):
             return self._gradients
-        return Graph(self._gradients, self.parameters, self._generators)
+        required = self.recipe.training.cuda_graph is True
+        graph = Graph(self._gradients, self.parameters, self._generators, required)
+
+        def averaged(batch: Batch) -> Losses:
+            losses = graph(batch)
+            self.world.average([one.grad for one in self.parameters if one.grad is not None])
+            return losses
+
+        return averaged if self.world.size > 1 else graph
 
     def _gradients(self, batch: Batch) -> Losses:
         """Losses of a batch, and their gradients in the parameters, micro-batch by micro-batch."""

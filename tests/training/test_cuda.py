@@ -90,19 +90,21 @@ def _first(job: Trainer) -> torch.Tensor:
     return next(iter(job.windows.batches(0, 1, job.device)))[1]
 
 
-def process(rank: int, folder: Path, corpus: Path) -> None:
+def process(rank: int, folder: Path, corpus: Path, override: str) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29555", "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     with start("cuda") as world:
-        job = Trainer.start(recipe(corpus, "training.precision=fp32", "loss.gather_distributed=true"), world)
-        losses = [world.mean(loss) for loss in updates(job, 5)]
+        job = Trainer.start(recipe(corpus, "training.precision=fp32", override), world)
+        losses = [world.mean(loss) for loss in updates(job, 3 + WARM_UP)]
         if world.first:
             torch.save(torch.stack(losses).cpu(), folder / "losses.pt")
 
 
-def test_two_gpus_equal_one(tones: Path, tmp_path: Path, cuda: torch.device) -> None:
+@pytest.mark.parametrize("override", ["loss.gather_distributed=true", "loss.group_size=4"])
+def test_two_gpus_equal_one(tones: Path, tmp_path: Path, cuda: torch.device, override: str) -> None:
+    """With groups of their own, each is a CUDA graph, and gradients are averaged after it."""
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU")
-    mp.spawn(process, (tmp_path, tones), 2)
-    one = Trainer.start(recipe(tones, "training.precision=fp32"), World(cuda))
-    torch.testing.assert_close(torch.load(tmp_path / "losses.pt"), torch.stack(updates(one, 5)).cpu())
+    mp.spawn(process, (tmp_path, tones, override), 2)
+    one = Trainer.start(recipe(tones, "training.precision=fp32", override), World(cuda))
+    torch.testing.assert_close(torch.load(tmp_path / "losses.pt"), torch.stack(updates(one, 3 + WARM_UP)).cpu())
