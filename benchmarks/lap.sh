@@ -6,15 +6,14 @@
 #     CORPUS=data/speech benchmarks/lap.sh > lap.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo "$PWD/.venv/bin/python" || echo python3)}
 DEVICE=${DEVICE:-cuda}
 TINY=${TINY:-}
-CORPUS=${CORPUS:-}
+CORPUS=${CORPUS:+$(realpath "$CORPUS")}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export MLFLOW_TRACKING_URI=${MLFLOW_TRACKING_URI:-sqlite:///$work/mlflow.db}
-cpc() { "$PYTHON" -m cpc "$@"; }
+cpc() { (cd "$work" && "$PYTHON" -m cpc "$@"); } # its run, and what MLflow keeps of it, go with the folder
 
 echo "## A lap: $("$PYTHON" -c "from cpc.device import device, device_name; print(device_name(device('$DEVICE')))")"
 echo
@@ -43,7 +42,7 @@ phones=(--train phone_train --test phone_test)
 speakers=(--train speaker_train --test speaker_test)
 if [ -z "$CORPUS" ]; then
   CORPUS=$work/demo
-  "$PYTHON" -m data_prep.synthetic "$CORPUS" | tail -1
+  cpc data synthetic "$CORPUS" --hours "$([ -n "$TINY" ] && echo 0.3 || echo 2)" 2> /dev/null | tail -1
 fi
 if [ -f "$CORPUS/splits/speaker_chapterdisjoint_train.txt" ]; then
   speakers=(--train speaker_chapterdisjoint_train --test speaker_chapterdisjoint_test)
@@ -51,12 +50,11 @@ fi
 train=$([ -f "$CORPUS/splits/pretrain_libri.txt" ] && echo pretrain_libri || echo pretrain)
 steps=$([ -n "$TINY" ] && echo 5 || echo 3000)
 size=$([ -n "$TINY" ] && echo 8 || echo 64)
+frames=$([ -n "$TINY" ] && echo 5000 || echo 60000)
 cpc train small experiment=lap data.corpus="$CORPUS" data.train="$train" data.val_fraction=0.03 data.batch_size="$size" \
-  training.device="$DEVICE" training.max_steps="$steps" training.validate_every="$steps" --name "$(basename "$work")" 2>&1 | tail -4
-run=runs/$(basename "$work")
-cpc probe phone "$run" "$CORPUS" "${phones[@]}" --device "$DEVICE" --max-frames 60000 2>/dev/null | grep -v '^note'
-cpc probe speaker "$run" "$CORPUS" "${speakers[@]}" --device "$DEVICE" --max-frames 60000 2>/dev/null | grep -v '^note'
-rm -rf "$run"
+  training.device="$DEVICE" training.max_steps="$steps" training.validate_every="$steps" --name lap 2>&1 | tail -4
+cpc probe phone runs/lap "$CORPUS" "${phones[@]}" --device "$DEVICE" --max-frames "$frames" 2>/dev/null | grep -v '^note'
+cpc probe speaker runs/lap "$CORPUS" "${speakers[@]}" --device "$DEVICE" --max-frames "$frames" 2>/dev/null | grep -v '^note'
 finish
 echo
 echo "in all: $SECONDS s"

@@ -21,7 +21,7 @@ from cpc.data.corpus import Corpus
 from cpc.evaluation.experiment import BASELINE
 from cpc.evaluation.features import Features, Layer, LayerName, check_layer
 from cpc.evaluation.leakage import Unknown
-from cpc.evaluation.results import SHORT, Saved, key
+from cpc.evaluation.results import SHORT, Saved, headings, key
 from cpc.models.checkpoint import load
 from cpc.models.convert import ELSEWHERE
 from cpc.models.cpc import CPC, build
@@ -167,17 +167,22 @@ def record(results: Sequence[Saved], run: Path) -> None:
     for result in results:
         result.write(run / result.FOLDER / result.file_name)
     client = client_of(run, state["run_id"], run / results[0].FOLDER)
+    targets = set()
     for result in results:
         name, file = result.metric_name, run / result.FOLDER / result.file_name
         target = target_run(client, state, result.features, result.subject, run)
         values = {f"{name}/{part}": value for part, value in result.metrics().items()}
         log_now(client, target, values, {name.replace("/", "."): result.description[:_LONGEST_TAG]})
         client.log_artifact(target, str(file), result.FOLDER)
+        targets.add(target)
+    for target in targets:
         log_now(client, target, {}, {NOTE: results_note(client.get_run(target).data.metrics)[:_LONGEST_TAG]})
 
 
 def results_note(metrics: Mapping[str, float]) -> str:
     """A run's results as the Markdown that MLflow shows as its description: a row for each number with an interval.
+
+    Columns are named as in the table of `cpc compare`: by what tells them from the others.
 
     >>> print(results_note({"probe/phone/test/c/accuracy": 0.5, "probe/phone/test/c/low": 0.4,
     ...                     "probe/phone/test/c/high": 0.61, "train/loss": 4.0}))
@@ -185,13 +190,16 @@ def results_note(metrics: Mapping[str, float]) -> str:
     |---|---:|---|
     | phone, test, c: accuracy | 50.0 | 40.0 to 61.0 |
     """
-    lines = ["| result | % | 95% interval |", "|---|---:|---|"]
+    rows = []
     for name in sorted(metrics):
         group, _, part = name.rpartition("/")
         if part in ("accuracy", "error") and f"{group}/low" in metrics:
-            low, high = (f"{100 * metrics[f'{group}/{end}']:.1f}" for end in ("low", "high"))
-            what = ", ".join(each.split("--")[0] for each in group.removeprefix("probe/").split("/"))
-            lines.append(f"| {what}: {part} | {100 * metrics[name]:.1f} | {low} to {high} |")
+            column, _, features = group.removeprefix("probe/").removeprefix("budget/").rpartition("/")
+            values = [100 * metrics[f"{group}/{one}"] for one in (part, "low", "high")]
+            rows.append((column, f"{features}: {part}", "| {:.1f} | {:.1f} to {:.1f} |".format(*values)))
+    names = headings(sorted({column for column, _, _ in rows}))
+    lines = ["| result | % | 95% interval |", "|---|---:|---|"]
+    lines += [f"| {', '.join(names[column].split('/'))}, {what} {numbers}" for column, what, numbers in rows]
     return "\n".join(lines)
 
 
