@@ -31,8 +31,8 @@ from cpc.device import device as find_device
 from cpc.device import device_name, has_bf16
 from cpc.distributed import World
 from cpc.losses.cpc import CPCLoss
-from cpc.training.job import Trainer
 from cpc.training.recipe import load_config
+from cpc.training.trainer import Trainer
 from data_prep.console import run
 
 app = typer.Typer(add_completion=False)

@@ -9,8 +9,8 @@ makes data/demo).
 import sys
 from pathlib import Path
 
-from cpc.training.job import Trainer
 from cpc.training.recipe import load_config
+from cpc.training.trainer import Trainer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = (

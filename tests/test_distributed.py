@@ -19,10 +19,9 @@ from cpc.config import InputError
 from cpc.device import device, precision
 from cpc.distributed import Vote, World, gather, gather_all, start
 from cpc.losses.cpc import Losses
-from cpc.training.job import Trainer
 from cpc.training.network import Batch
 from cpc.training.recipe import Recipe
-from cpc.training.trainer import validation
+from cpc.training.trainer import Trainer
 from tests.tiny import tiny
 
 STEPS = 3
@@ -40,6 +39,7 @@ RECIPES = {
     ),
     "own-window": ("loss.group_size=1", "loss.negatives={kind: all}", "loss.score={kind: cosine, centre: window}"),
     "labelled": ("loss.kind=supervised",),
+    "classified": ("loss.kind=classification",),
     "triplets": ("loss.group_size=2", "loss.objective={kind: triplet}"),
     "augmented": ("loss.group_size=2", f"augment.past={AUGMENTED}", "augment.future=[{kind: gain}]"),
     "augmented-parts": ("loss.group_size=2", f"augment.past={AUGMENTED}", "training.gradient_accumulation_steps=2"),
@@ -55,6 +55,8 @@ def recipe(corpus: Path, *overrides: str) -> Recipe:
     few: dict[str, Any] = {"loss": {"prediction_steps": 3, "negatives": {"num_negatives": 16}}}
     if "loss.kind=supervised" in overrides:
         few["loss"] = {"kind": "supervised", "labels": "turns", "each": 4, "projection": {"width": 8, "dim": 8}}
+    if "loss.kind=classification" in overrides:
+        few["loss"] = {"kind": "classification", "labels": "turns"}
     if "loss.kind=instance" in overrides:
         few["loss"] = {"kind": "instance", "projection": {"width": 8, "dim": 8}}
     overrides = ("training.device=cpu", "training.validate_batches=1", *overrides)
@@ -72,7 +74,7 @@ def learn(corpus: Path, overrides: tuple[str, ...], world: World) -> dict[str, A
         losses.append(torch.cat([world.mean(numbers), norm[None]]))
     gradients = [p.grad.clone() for p in job.parameters if p.grad is not None]
     weights = [p.detach() for p in job.parameters]
-    valid = {k: v for k, v in validation(job).items() if k.startswith("valid")}
+    valid = {k: v for k, v in job.validate().items() if k.startswith("valid")}
     return {"losses": losses, "gradients": gradients, "weights": weights, "valid": valid, "ceiling": given.ceiling}
 
 

@@ -22,8 +22,8 @@ def evaluate(
 ) -> None:
     """Random init, MFCC, CPC by two classifiers and a supervised topline, on phones and speakers, with intervals."""
     from cpc.config import InputError
-    from cpc.evaluation.suite import COLUMNS, DISJOINT, order_lines, paper_suite, suite_table
-    from cpc.evaluation.topline import Topline
+    from cpc.scale.suite import COLUMNS, DISJOINT, order_lines, paper_suite, suite_table
+    from cpc.scale.topline import Topline
 
     if suite != "paper":
         raise InputError(f"suite={suite}: must be paper")
@@ -33,7 +33,7 @@ def evaluate(
         columns=(*COLUMNS, DISJOINT) if disjoint else COLUMNS,
         others=others or (),
         seeds=seeds,
-        how=Topline(steps=topline_steps) if topline_steps else None,
+        how=Topline(max_steps=topline_steps) if topline_steps else None,
         device=open_device(device),
     )
     console().print(suite_table(found))

@@ -1,8 +1,10 @@
-"""Supervised contrast of frames: those with the same label belong together (Khosla et al. 2020, on phones).
+"""What is learnt from labels of frames: by contrast (Khosla et al. 2020, on phones), or by a linear classifier.
 
-No method without labels beats it on its own labels, which makes it the other end of the scale from random weights.
+No method without labels beats them on their own labels, which makes them the other end of the scale from random
+weights.
 """
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,10 +13,12 @@ from jaxtyping import Float, Int, Int64
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cpc.config import STRICT
 from cpc.data.corpus import Corpus
 from cpc.data.sampler import WindowSampler
+from cpc.data.splits import has_speaker
 from cpc.device import upcast
 from cpc.distributed import gather_all
 from cpc.losses.contrast import contrast_labels
@@ -53,16 +57,45 @@ class SupervisedConfig:
         return self
 
 
+@dataclass(frozen=True, config=STRICT)
+class ClassificationConfig:
+    """A linear layer on c tells the label of every frame: "Supervised" in Tables 1 and 2 of van den Oord et al. 2018.
+
+    labels: name of the labels in the corpus, or `speaker` for who speaks.
+    """
+
+    labels: str = "phones"
+    kind: Literal["classification"] = "classification"
+
+
 class FrameLabels:
-    """The label that holds at the centre of each frame of a window."""
+    """The label that holds at the centre of each frame of a window, by its number among `classes`.
+
+    Args:
+        corpus: has the labels.
+        labels: their name in the corpus; `speaker`, if it has none of that name, is who speaks.
+
+    Raises:
+        InputError: the corpus has no such labels.
+    """
 
     def __init__(self, corpus: Corpus, labels: str) -> None:
-        self.corpus, self.alignment = corpus, corpus.labels(labels)
+        self.corpus = corpus
+        self.speakers: Int64[np.ndarray, " row"] | None = None
+        if labels == "speaker" and labels not in corpus.schemes():
+            names, speakers = corpus.groups("speaker")
+            self.speakers = np.where(has_speaker(corpus, np.arange(len(corpus))), speakers, -1).astype(np.int64)
+            self.classes = len(names)
+        else:
+            self.alignment = corpus.labels(labels)
+            self.classes = len(self.alignment.inventory)
 
     def of(self, windows: WindowSampler, step: int, model: CPC) -> Int64[np.ndarray, "window frame"]:
         """Those of the windows of a step; −1 where there is none."""
         frames, rate = model.frames(windows.config.window_size), model.sample_rate
         rows, starts = windows.draw(step)
+        if self.speakers is not None:
+            return np.repeat(self.speakers[rows][:, None], frames, axis=1)
         centres, found = model.frame_centres(frames), np.full((len(rows), frames), -1, np.int64)
         for own, row, start in zip(found, rows.tolist(), starts.tolist(), strict=True):
             if (id := self.corpus.ids[row]) in self.alignment:
@@ -101,6 +134,43 @@ class SupervisedLoss(nn.Module):
         scores = upcast(self.config.score(keys[None], keys[None])[0])
         own = torch.arange(len(kinds), device=kinds.device)
         return of_pairs(contrast_labels(scores, kinds, kinds, own, self.config))
+
+    def on_step_end(self, model: CPC) -> None:
+        """After a step of the optimizer: nothing is kept."""
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+
+class ClassificationLoss(nn.Module):
+    """(model, windows, labels) → Losses: the cross-entropy of a linear layer on every frame of c.
+
+    Shape:
+        waveform (window, sample), labels (window, frame), of which −1 is none → the mean over the labelled frames of
+        all windows, and of all processes; nothing is learnt from a batch without any.
+    """
+
+    def __init__(self, config: ClassificationConfig, model: CPC, classes: int) -> None:
+        super().__init__()
+        self.config, self.calibration = config, None
+        self.head = nn.Linear(model.hidden, classes)
+
+    def forward(
+        self,
+        model: CPC,
+        waveform: Float[Tensor, "window sample"],
+        labels: Int[Tensor, "window frame"],
+        generator: torch.Generator,
+        share: BatchShard = FULL_BATCH,
+    ) -> Losses:
+        """How well the layer tells the labels; nothing is drawn."""
+        logits, labels = upcast(self.head(model(waveform).c)).flatten(0, 1), labels.flatten()
+        counts = gather_all((labels >= 0).sum()[None])
+        each = len(counts) / counts.sum().clamp_min(1)  # so that the mean over processes is that over their frames
+        loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") * each
+        accuracy = (logits.argmax(1) == labels).sum() * each
+        nothing = torch.full_like(loss.detach()[None], math.nan)
+        return Losses(loss, loss[None], accuracy[None], nothing, math.log(self.head.out_features))
 
     def on_step_end(self, model: CPC) -> None:
         """After a step of the optimizer: nothing is kept."""

@@ -1,1 +1,1 @@
-"""The same work many times over: sweeps."""
+"""Many trainings and evaluations by one command: sweeps, the paper's table with its supervised topline."""

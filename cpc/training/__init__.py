@@ -1,1 +1,1 @@
-"""Training: the recipe, the job, its loop, checkpoints and runs."""
+"""Training: the recipe, the trainer with its loop, and runs."""

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cpc.config import InputError
+from cpc.data.corpus import Corpus
 from cpc.distributed import World
 from cpc.losses.cpc import CPCLoss, CPCLossConfig, Losses
-from cpc.losses.instance import InstanceLoss
+from cpc.losses.instance import InstanceConfig, InstanceLoss
 from cpc.losses.sharding import BatchShard
-from cpc.losses.supervised import SupervisedConfig, SupervisedLoss
+from cpc.losses.supervised import ClassificationLoss, FrameLabels, SupervisedConfig, SupervisedLoss
 from cpc.models.cpc import CPC
 from cpc.seeding import derive
 from cpc.training.recipe import Recipe
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
         return [Batch(*pieces) for pieces in zip(*chunks, strict=True)]
 
 
-Criterion = CPCLoss | InstanceLoss | SupervisedLoss
+Criterion = CPCLoss | InstanceLoss | SupervisedLoss | ClassificationLoss
 
 
 class Network(nn.Module):
@@ -42,21 +43,18 @@ class Network(nn.Module):
         self.model, self.criterion = model, criterion
 
     def forward(self, batch: Batch, generator: torch.Generator, share: BatchShard) -> Losses:
-        if isinstance(self.criterion, InstanceLoss):
-            utterances: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
-            return utterances
-        if isinstance(self.criterion, SupervisedLoss):
-            labelled: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
-            return labelled
-        frames: Losses = self.criterion(self.model(batch.past, future=batch.future), generator, share)
-        return frames
+        if isinstance(self.criterion, CPCLoss):
+            frames: Losses = self.criterion(self.model(batch.past, future=batch.future), generator, share)
+            return frames
+        labelled: Losses = self.criterion(self.model, batch.past, batch.labels, generator, share)
+        return labelled
 
 
-def build_criterion(recipe: Recipe, model: CPC) -> Criterion:
+def build_criterion(recipe: Recipe, model: CPC, corpus: Corpus) -> Criterion:
     """The loss of a recipe for a model, on the model's device; its weights depend on the recipe alone.
 
     Raises:
-        InputError: windows too short for it.
+        InputError: windows too short for it, or a corpus without its labels.
     """
     _check_geometry(recipe, model)
     with torch.random.fork_rng(devices=[]):
@@ -65,8 +63,10 @@ def build_criterion(recipe: Recipe, model: CPC) -> Criterion:
             built: Criterion = CPCLoss.build(recipe.loss, model.dim, model.hidden)
         elif isinstance(recipe.loss, SupervisedConfig):
             built = SupervisedLoss(recipe.loss, model)
-        else:
+        elif isinstance(recipe.loss, InstanceConfig):
             built = InstanceLoss(recipe.loss, model)
+        else:
+            built = ClassificationLoss(recipe.loss, model, FrameLabels(corpus, recipe.loss.labels).classes)
         return built.to(next(model.parameters()).device)
 
 
@@ -96,7 +96,7 @@ def _check_geometry(recipe: Recipe, model: CPC) -> None:
                 f"loss.prediction_steps={recipe.loss.prediction_steps}; use longer windows or fewer steps"
             )
         return
-    if isinstance(recipe.loss, SupervisedConfig):
+    if not isinstance(recipe.loss, InstanceConfig):
         if model.frames(samples) < 1:
             raise InputError(f"data.window_size={samples}: too short for one frame of {model.receptive_field} samples")
         return

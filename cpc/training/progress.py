@@ -1,7 +1,11 @@
-"""What a person watching sees: a progress bar on a terminal, plain lines elsewhere."""
+"""What a person watching sees (a progress bar on a terminal, plain lines elsewhere), and how they stop a run."""
 
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import (
@@ -54,3 +58,35 @@ class Display:
 
     def close(self) -> None:
         self._bar.stop()
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SignalHandler:
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once.
+
+    `requested` is the name of the signal that arrived, or None.
+    """
+
+    requested: str | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+@contextmanager
+def stoppable() -> Iterator[SignalHandler]:
+    """Within the block, signals set `requested`; outside the main thread nothing is caught."""
+    stop = SignalHandler()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,7 +13,7 @@ from cpc.data.sampler import WindowConfig
 from cpc.device import Precision
 from cpc.losses.cpc import CPCLossConfig
 from cpc.losses.instance import InstanceConfig
-from cpc.losses.supervised import SupervisedConfig
+from cpc.losses.supervised import ClassificationConfig, SupervisedConfig
 from cpc.models.cpc import ModelConfig
 from cpc.training.optim import OptimConfig
 
@@ -72,14 +72,17 @@ class Recipe:
 
     experiment: name of the MLflow experiment that the run belongs to.
     seed: of everything random: weights, windows, negatives, augmentation.
-    loss: what is learnt: frames ahead (cpc), utterances (instance), or labels (supervised).
+    loss: what is learnt: frames ahead (cpc), utterances (instance), labels by contrast (supervised) or by a
+        classifier (classification).
     """
 
     data: DataConfig
     experiment: str = "cpc"
     seed: int = 0
     model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: CPCLossConfig | InstanceConfig | SupervisedConfig = Field(default_factory=CPCLossConfig, discriminator="kind")
+    loss: CPCLossConfig | InstanceConfig | SupervisedConfig | ClassificationConfig = Field(
+        default_factory=CPCLossConfig, discriminator="kind"
+    )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)

@@ -27,10 +27,9 @@ from cpc.models.convert import ELSEWHERE, Converted
 from cpc.models.heads import BilinearConfig
 from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, log_model, new_run
 from cpc.training.cuda_graph import compile_obstacle, graph_obstacle
-from cpc.training.job import Trainer
-from cpc.training.progress import Display
+from cpc.training.progress import Display, stoppable
 from cpc.training.recipe import Recipe
-from cpc.training.trainer import fit, stoppable
+from cpc.training.trainer import Trainer
 
 
 class RunExists(InputError):
@@ -143,7 +142,7 @@ def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None) -> 
         if job.hold():
             display.say("the corpus is held on the GPU")
         with stoppable() as stop:
-            metrics |= fit(job, folder, tracker, display, stop)
+            metrics |= job.fit(folder, tracker, display, stop)
         status = "KILLED" if job.step < recipe.training.max_steps else "FINISHED"
         if tracker and status == "FINISHED":
             _publish(folder, tracker)

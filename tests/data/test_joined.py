@@ -10,8 +10,8 @@ from cpc.data.alignment import AlignedRow, write_alignment
 from cpc.data.corpus import Corpus
 from cpc.data.sampler import WindowConfig, WindowSampler
 from cpc.data.splits import write_split
-from cpc.training.job import Trainer
 from cpc.training.recipe import load_config
+from cpc.training.trainer import Trainer
 from data_prep import labels as labels_command
 from data_prep import splits as splits_command
 from tests.packed import invoke, make_corpus, refusal

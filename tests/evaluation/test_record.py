@@ -24,9 +24,9 @@ from cpc.evaluation.probes.protocol import ProbeProtocol
 from cpc.evaluation.report import budgets_of
 from cpc.evaluation.results import ProbeResult, headings, probe_table
 from cpc.evaluation.runner import record
-from cpc.evaluation.suite import Column, paper_suite
-from cpc.evaluation.topline import Topline
 from cpc.io import write_json
+from cpc.scale.suite import Column, paper_suite
+from cpc.scale.topline import Topline
 from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 
@@ -263,7 +263,11 @@ def test_a_training_corpus_that_was_moved_costs_one_note(chords: Corpus, run: Pa
     assert metrics(run)[f"one:{probed.metric_name}/accuracy"] == probed.accuracy
     column = Column("phone", "phone", *SPLITS)
     suite = paper_suite(
-        run, chords.path, columns=[column], how=Topline(4, 2, 8000, look=4, looked_at=1), progress=False
+        run,
+        chords.path,
+        columns=[column],
+        how=Topline(4, 2, 8000, validate_every=4, validate_batches=1),
+        progress=False,
     )
     heard = {cell.row for cell in suite.cells for result in cell.results if any(said in note for note in result.notes)}
     assert heard == {"CPC, linear", "CPC, one hidden layer"}

@@ -21,7 +21,7 @@ from cpc.evaluation.probes.dataset import speaker_numbers
 from cpc.evaluation.probes.probe import folds_of
 from cpc.evaluation.probes.protocol import over_speakers
 from cpc.evaluation.trials import Choice, draw_trials, gather
-from cpc.training.job import Trainer
+from cpc.training.trainer import Trainer
 from tests.tiny import tiny
 
 NAMED, NOBODY = 6, 4

@@ -7,7 +7,7 @@ import yaml
 
 from cpc.config import dump
 from cpc.tracking.mlflow import connect, experiment_id
-from cpc.training.job import Trainer
+from cpc.training.trainer import Trainer
 from tests.tiny import tiny
 
 

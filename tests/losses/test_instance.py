@@ -17,8 +17,8 @@ from cpc.models.cpc import CPC, ModelConfig, build
 from cpc.models.encoder import EncoderConfig
 from cpc.models.pooling import ProjectionConfig
 from cpc.seeding import torch_generator
-from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
+from cpc.training.trainer import Trainer
 from tests.tiny import SHORT, tiny
 
 SAME = ViewsConfig(crop=None)  # both views are the window itself

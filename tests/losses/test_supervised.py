@@ -1,6 +1,7 @@
-"""Frames contrasted by their labels: the labels are those at their centres, the loss is SupCon, and it learns."""
+"""Frames contrasted by their labels, or classified: the labels are those at their centres, and it learns."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +12,19 @@ import cpc
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.sampler import WindowConfig, WindowSampler
-from cpc.losses.supervised import FrameLabels, SupervisedLoss
+from cpc.losses.supervised import ClassificationLoss, FrameLabels, SupervisedLoss
 from cpc.models.checkpoint import read
 from cpc.models.cpc import build
 from cpc.seeding import torch_generator
-from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
+from cpc.training.trainer import Trainer
 from tests.tiny import SHORT, tiny
 
-LOSS = {"kind": "supervised", "labels": "turns", "each": 8, "projection": {"width": 16, "dim": 16}}
+LOSS: dict[str, Any] = {"kind": "supervised", "labels": "turns", "each": 8, "projection": {"width": 16, "dim": 16}}
 
 
-def recipe(corpus: Path, *overrides: str) -> Recipe:
-    return tiny(corpus, *overrides, loss=LOSS, optim={"lr": 1e-3, "warmup_steps": 5}, training=SHORT)
+def recipe(corpus: Path, *overrides: str, loss: dict[str, Any] = LOSS) -> Recipe:
+    return tiny(corpus, *overrides, loss=loss, optim={"lr": 1e-3, "warmup_steps": 5}, training=SHORT)
 
 
 def test_labels_are_those_at_the_centres(tones: Path) -> None:
@@ -66,6 +67,47 @@ def test_the_loss_is_sup_con_of_the_drawn_frames(tones: Path) -> None:
         temperature = criterion.config.score.temperature  # type: ignore[union-attr]
         expected = SupConLoss(temperature)(vectors, labels[kept])
         torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", ["turns", "speaker"])
+def test_classification_is_the_cross_entropy_of_labelled_frames(tones: Path, labels: str) -> None:
+    job = Trainer.start(recipe(tones, loss={"kind": "classification", "labels": labels}))
+    criterion = job.criterion
+    assert isinstance(criterion, ClassificationLoss)
+    assert criterion.head.out_features == (3 if labels == "turns" else 6)
+    _, waveform = next(iter(job.windows.batches(0, 1, job.device)))
+    given = job.labelled(job.windows, 0, waveform).labels
+    assert given is not None
+    if labels == "speaker":
+        corpus, (rows, _) = job.corpus, job.windows.draw(0)
+        assert [f"s{n}" for n in given[:, 0].tolist()] == [corpus.speakers[row] for row in rows]
+    found = criterion(job.model, waveform, given, torch_generator(job.device, 0, "x"))
+    frames, expected, right = job.model(waveform).c, [], []
+    for window, time in (given >= 0).nonzero().tolist():
+        scores = (criterion.head.weight @ frames[window, time] + criterion.head.bias).log_softmax(0)
+        expected.append(-scores[given[window, time]])
+        right.append(float(scores.argmax() == given[window, time]))
+    torch.testing.assert_close(found.loss, torch.stack(expected).mean())
+    torch.testing.assert_close(found.accuracy, torch.tensor([np.mean(right)], dtype=torch.float32))
+    assert found.ceiling == pytest.approx(np.log(criterion.head.out_features))
+
+
+def test_nothing_is_learnt_from_a_batch_without_labels(tones: Path) -> None:
+    job = Trainer.start(recipe(tones, loss={"kind": "classification", "labels": "turns"}))
+    none = torch.full((4, job.model.frames(4000)), -1)
+    found = job.criterion(job.model, torch.randn(4, 4000), none, torch_generator(job.device, 0, "x"))
+    found.loss.backward()
+    assert found.loss.item() == 0
+    assert all(not p.grad.any() for p in job.parameters if p.grad is not None)
+
+
+def test_a_classifier_is_trained_as_any_recipe(tones: Path, tmp_path: Path) -> None:
+    settings = recipe(
+        tones, "training.max_steps=40", "optim.lr=5e-3", loss={"kind": "classification", "labels": "speaker"}
+    )
+    run = cpc.train(settings, "run", tmp_path / "runs", progress=False)
+    assert run.metrics["train/loss"] < run.metrics["train/ceiling"]
+    assert cpc.load(run.path).hidden == 16
 
 
 def test_a_resumed_run_has_the_same_weights(tones: Path, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import torch
 import cpc
 from cpc.augment.compose import views
 from cpc.seeding import torch_generator
-from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
-from cpc.training.trainer import validation
+from cpc.training.trainer import Trainer
 from tests.tiny import SHORT, tiny
 
 
@@ -38,7 +37,7 @@ def test_c_is_made_of_the_past_and_z_of_the_future(tones: Path) -> None:
 
 def test_validation_is_of_clean_windows(tones: Path) -> None:
     augmented, plain = Trainer.start(recipe(tones, augment=NOISE)), Trainer.start(recipe(tones))
-    assert validation(augmented) == validation(plain)
+    assert augmented.validate() == plain.validate()
 
 
 def test_other_recordings_are_another_run(tones: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch.multiprocessing as mp
 from cpc.distributed import World, start
 from cpc.models.encoder import ChannelNorm
 from cpc.training.cuda_graph import WARM_UP
-from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
+from cpc.training.trainer import Trainer
 from tests.tiny import tiny
 
 pytestmark = pytest.mark.cuda

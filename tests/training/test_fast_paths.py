@@ -9,7 +9,7 @@ from torch import Tensor
 from cpc.losses.negatives import Grid, Uniform
 from cpc.losses.sharding import positives
 from cpc.seeding import torch_generator
-from cpc.training.job import Trainer
+from cpc.training.trainer import Trainer
 from tests import reference
 from tests.tiny import tiny
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import cpc
+from cpc.data.sampler import to_float
 from cpc.tracking.mlflow import connect
 from cpc.training.collapse import PATIENCE, CollapseMonitor, measure
-from cpc.training.job import Trainer
 from cpc.training.recipe import Recipe
+from cpc.training.trainer import Trainer
 from tests.tiny import tiny
 
 
@@ -35,6 +36,23 @@ class Heard:
         self.tags.update(values)
 
 
+class Watched:
+    """A job, the monitor of its run, and what it says and tags."""
+
+    def __init__(self, job: Trainer) -> None:
+        self.job, heard = job, Heard()
+        self.heard = heard
+        self.monitor = CollapseMonitor(job.recipe.optim.warmup_steps, heard.lines.append, heard.tag)
+
+    def examine(self, step: int, latest: Mapping[str, float]) -> dict[str, float]:
+        return self.monitor.examine(step, self.job.model, self.job.criterion, windows(self.job), latest)
+
+
+def windows(job: Trainer) -> torch.Tensor:
+    assert job.valid
+    return to_float(job.valid.read(0))
+
+
 def collapse(job: Trainer) -> None:
     with torch.no_grad():
         for parameter in job.model.parameters():
@@ -42,9 +60,8 @@ def collapse(job: Trainer) -> None:
 
 
 def test_a_healthy_job_has_curves_and_no_warning(job: Trainer) -> None:
-    heard = Heard()
-    job.step = 20
-    values = CollapseMonitor(job, heard.lines.append, heard.tag).examine({})
+    watched = Watched(job)
+    heard, values = watched.heard, watched.examine(20, {})
     assert {"spread/alignment", "spread/z/uniformity", "spread/c/effective_rank"} <= values.keys()
     assert 0 < values["spread/alignment"] < 4
     assert 1 < values["spread/c/effective_rank"] <= 16
@@ -53,29 +70,26 @@ def test_a_healthy_job_has_curves_and_no_warning(job: Trainer) -> None:
 
 
 def test_collapse_is_said_once_tagged_and_its_end_too(job: Trainer) -> None:
-    heard, before = Heard(), copy.deepcopy(job.model.state_dict())
-    health = CollapseMonitor(job, heard.lines.append, heard.tag)
+    watched, before = Watched(job), copy.deepcopy(job.model.state_dict())
+    heard = watched.heard
     collapse(job)
-    job.step = 10
-    health.examine({})
+    watched.examine(10, {})
     assert not heard.lines  # still warming up
-    for job.step in (20, 30):
-        health.examine({})
+    for step in (20, 30):
+        watched.examine(step, {})
     assert len(heard.lines) == 2  # z and c, once each
     assert heard.lines[0].startswith("warning, step 20: z has collapsed to one vector")
     assert heard.tags["collapse"].startswith("step 20: z has collapsed")
     job.model.load_state_dict(before)
-    job.step = 40
-    health.examine({})
+    watched.examine(40, {})
     assert heard.tags["collapse"] == "step 40: over"
 
 
 def test_a_loss_at_chance_is_said_after_some_patience(job: Trainer) -> None:
-    heard = Heard()
-    health = CollapseMonitor(job, heard.lines.append, heard.tag)
-    latest = {"train/loss": 2.829, "train/ceiling": 2.83}
-    for job.step in (PATIENCE - 1, PATIENCE, PATIENCE + 1):
-        health.examine(latest)
+    watched = Watched(job)
+    heard, latest = watched.heard, {"train/loss": 2.829, "train/ceiling": 2.83}
+    for step in (PATIENCE - 1, PATIENCE, PATIENCE + 1):
+        watched.examine(step, latest)
     assert [line.split(":")[0] for line in heard.lines] == [f"warning, step {PATIENCE}"]
     assert "at chance" in heard.lines[0]
     assert "try a lower optim.lr, a longer optim.warmup_steps" in heard.lines[0]
@@ -83,17 +97,16 @@ def test_a_loss_at_chance_is_said_after_some_patience(job: Trainer) -> None:
 
 
 def test_chance_is_not_said_of_a_warm_up(tones: Path) -> None:
-    heard, job = Heard(), Trainer.start(recipe(tones, "optim.warmup_steps=80"))
-    health = CollapseMonitor(job, heard.lines.append, heard.tag)
-    for job.step in (79, 80):
-        health.examine({"train/loss": 2.829, "train/ceiling": 2.83})
-    assert [line.split(":")[0] for line in heard.lines if "chance" in line] == ["warning, step 80"]
+    watched = Watched(Trainer.start(recipe(tones, "optim.warmup_steps=80")))
+    for step in (79, 80):
+        watched.examine(step, {"train/loss": 2.829, "train/ceiling": 2.83})
+    assert [line.split(":")[0] for line in watched.heard.lines if "chance" in line] == ["warning, step 80"]
 
 
 def test_looking_changes_neither_weights_nor_randomness_nor_mode(job: Trainer) -> None:
     before, state = copy.deepcopy(job.model.state_dict()), torch.get_rng_state()
     job.model.train()
-    first, again = measure(job)[0], measure(job)[0]
+    first, again = (measure(job.model, job.criterion, windows(job))[0] for _ in range(2))
     assert first == again
     assert torch.equal(torch.get_rng_state(), state)
     assert job.model.training

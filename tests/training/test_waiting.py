@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 
 from cpc.distributed import World
 from cpc.seeding import torch_generator
-from cpc.training.job import Trainer
 from cpc.training.network import Batch
 from cpc.training.optim import optimizer
 from cpc.training.recipe import load_config
+from cpc.training.trainer import Trainer
 from tests.pretend import GPU, Pretend, install
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "speech"

@@ -19,10 +19,10 @@ from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
 from cpc.evaluation.results import ProbeResult, Task
 from cpc.evaluation.runner import announced, pretrain_ids, read_state, record, record_table
 from cpc.evaluation.stats import OverSeeds, Paired, over_seeds, paired
-from cpc.evaluation.topline import Topline, topline
 from cpc.io import write_json
 from cpc.models.checkpoint import load
 from cpc.models.cpc import CPC, build
+from cpc.scale.topline import Topline, topline
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from cpc.data.corpus import Corpus
-from cpc.evaluation import suite as module
 from cpc.evaluation.probes import mlp
 from cpc.evaluation.probes import probe as baselines
-from cpc.evaluation.suite import ROWS, Column, order_lines, paper_suite, suite_table
-from cpc.evaluation.topline import Topline
+from cpc.scale import suite as module
+from cpc.scale.suite import ROWS, Column, order_lines, paper_suite, suite_table
+from cpc.scale.topline import Topline
 from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 
@@ -20,7 +20,7 @@ COLUMNS = (
     Column("phone", "phone", "phone_train", "phone_test"),
     Column("speaker", "speaker_frame", "speaker_train", "speaker_test"),
 )
-QUICK = Topline(steps=4, batch=2, samples=8000, look=4, looked_at=1)
+QUICK = Topline(max_steps=4, batch_size=2, window_size=8000, validate_every=4, validate_batches=1)
 
 
 def test_the_table(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
