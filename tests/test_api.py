@@ -1,9 +1,13 @@
 """The interface that the README shows."""
 
+import dataclasses
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +25,31 @@ def test_every_public_name_resolves() -> None:
     assert set(dir(cpc)) == set(cpc.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Cpc'"):
         cpc.Cpc  # noqa: B018 (the access is the test)
+
+
+def lacking(value: Any) -> list[str]:
+    """What the docstring of a public function, class or method does not say."""
+    text, call = inspect.getdoc(value) or "", inspect.signature(value)
+    if inspect.isclass(value):
+        fields = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+        fields += getattr(value, "_fields", ())
+        if fields:  # a line each, from which the reference of settings is made too
+            return [name for name in fields if name != "kind" and not re.search(rf"^ *{name}: \S", text, re.MULTILINE)]
+        return ["Args"] if call.parameters and "Args:" not in text else []
+    found = ["Args"] if set(call.parameters) - {"self", "cls"} and "Args:" not in text else []
+    gives = call.return_annotation not in (None, "None", inspect.Signature.empty)
+    return [*found, "Returns"] if gives and "Returns:" not in text else found
+
+
+@pytest.mark.parametrize("name", [name for name in cpc.__all__ if name not in ("__version__", "InputError")])
+def test_every_public_name_says_what_it_takes_and_gives(name: str) -> None:
+    value = getattr(cpc, name)
+    assert not lacking(value), name
+    if name in ("CPC", "Corpus", "Stream"):  # what is called on them
+        for method, made in vars(value).items():
+            function = getattr(made, "__func__", made)  # of a classmethod
+            if inspect.isfunction(function) and not method.startswith("_"):
+                assert not lacking(function), f"{name}.{method}"
 
 
 @pytest.mark.parametrize(("set_by_user", "expected"), [(None, "1"), ("0", "0")])

@@ -12,9 +12,17 @@ from cpc.audio.decode import SAMPLE_RATE, Reader
 
 
 def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Float32[Tensor, " sample"]:
-    """`cpc.audio.decode` as a tensor: mono float32 in [-1, 1) at `sample_rate` Hz.
+    """Decode a file of audio to a tensor. Warns of one that is read though the length in its header is wrong.
 
-    Warns of a file that is read though the length in its header is wrong.
+    Args:
+        path: a file that libsndfile reads (FLAC, WAV, Ogg, Opus, MP3, …), or a URL.
+        sample_rate: Hz, to which audio of another rate is resampled.
+
+    Returns:
+        mono float32 in [−1, 1) (sample).
+
+    Raises:
+        Undecodable: no such file, or one that is not audio or damaged.
     """
     with closing(Reader(path)) as reader:
         if reader.note:

@@ -28,6 +28,10 @@ class Corpus:
     """Utterances sorted by id. `Corpus.open(path)` reads a few numbers; all else is read when asked for.
 
     One packed folder, or several that are read as one: `parts` are the corpora of the single folders.
+
+    Args:
+        folders: of packed corpora.
+        infos: what corpus.json of each says.
     """
 
     def __init__(self, folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
@@ -57,6 +61,12 @@ class Corpus:
         Several are as one that was packed of all their files: rows sorted by id, splits of one name put together,
         and labels of one name, which need one inventory.
 
+        Args:
+            path: a folder or URL, or several.
+
+        Returns:
+            the corpus.
+
         Raises:
             InputError: a folder is not a packed corpus, sample rates differ, or an id is in two of them.
         """
@@ -81,12 +91,26 @@ class Corpus:
         return [self] if len(self.folders) == 1 else [Corpus.open(folder) for folder in self.folders]
 
     def shard_path(self, shard: int) -> Path:
-        """The file of a shard, by its number in `shard`."""
+        """The file of a shard.
+
+        Args:
+            shard: its number in the column `shard`.
+
+        Returns:
+            its path, where there may be nothing yet if the corpus lies at a URL.
+        """
         part = int(np.searchsorted(self._first, shard, side="right")) - 1
         return shards.shard_path(self.folders[part], shard - int(self._first[part]))
 
     def fetch_shard(self, shard: int) -> None:
-        """Fetch a shard that is missing, if the corpus lies at a URL. Raises InputError."""
+        """Fetch a shard that is missing, if the corpus lies at a URL.
+
+        Args:
+            shard: its number in the column `shard`.
+
+        Raises:
+            InputError: it is missing, and cannot be fetched.
+        """
         part = int(np.searchsorted(self._first, shard, side="right")) - 1
         remote.fetch_shard(self.folders[part], shard - int(self._first[part]))
 
@@ -99,6 +123,7 @@ class Corpus:
 
     @property
     def name(self) -> str:
+        """The names of the folders."""
         return ",".join(folder.resolve().name for folder in self.folders)
 
     def __len__(self) -> int:
@@ -118,7 +143,14 @@ class Corpus:
         return pa.concat_tables([_read(folder, names) for folder in self.folders]).take(pa.array(self._order))
 
     def column(self, name: str) -> Any:
-        """A text column as an arrow array: a million rows of it are no million Python strings."""
+        """A text column as an arrow array: a million rows of it are no million Python strings.
+
+        Args:
+            name: id, speaker, chapter, sex, subset or text.
+
+        Returns:
+            the arrow array, in the order of the rows.
+        """
         return self._columns(name)[name].combine_chunks()
 
     def _strings(self, name: str) -> list[str]:
@@ -156,6 +188,12 @@ class Corpus:
         """The values of a text column (speaker, chapter, …), sorted, each once, and which of them each row has.
 
         For sums over the whole corpus: there are Python strings of the values only.
+
+        Args:
+            column: speaker, chapter, sex, subset or text.
+
+        Returns:
+            the values, and the place of each row's value among them (row).
         """
         encoded = self.column(column).dictionary_encode()
         values = np.asarray(encoded.dictionary.to_pylist(), dtype=object)
@@ -167,16 +205,32 @@ class Corpus:
     # Rows
 
     def row(self, id: str) -> int:
-        """The row of one utterance. Raises InputError if it is unknown."""
+        """The row of one utterance.
+
+        Args:
+            id: of the utterance.
+
+        Returns:
+            its row.
+
+        Raises:
+            InputError: it is unknown.
+        """
         if (row := shards.find_sorted(self._ids, id)) is None:
             raise InputError(f"id={id}: not in {self.path}, which holds {self._ids[0]} to {self._ids[-1]}")
         return row
 
     def rows(self, split: str | Path | Sequence[str]) -> Int[ndarray, " row"]:
-        """Rows of a split by its name, of a file of ids by its path, or of a sequence of ids, in their order.
+        """Rows of a split.
 
-        Raises InputError for an unknown split (with the nearest name), for unknown ids (how many, examples)
-        and for an empty list.
+        Args:
+            split: its name, the path of a file of ids, or a sequence of ids.
+
+        Returns:
+            the rows, in the order of the ids (row).
+
+        Raises:
+            InputError: an unknown split (with the nearest name), unknown ids (how many, examples), or an empty list.
         """
         if not isinstance(split, str | Path):
             return self._find(list(split), "ids")
@@ -207,15 +261,33 @@ class Corpus:
         return np.asarray(rows.to_numpy(), dtype=np.int64)
 
     def splits(self) -> list[str]:
-        """Names of the splits that came with the corpus."""
+        """The splits that came with the corpus.
+
+        Returns:
+            their names, sorted.
+        """
         return sorted({path.stem for folder in self.folders for path in (folder / "splits").glob("*.txt")})
 
     def schemes(self) -> list[str]:
-        """Names of its labels."""
+        """The labels that it has.
+
+        Returns:
+            their names, sorted.
+        """
         return sorted({path.stem for folder in self.folders for path in (folder / "labels").glob("*.json")})
 
     def labels(self, scheme: str = "phones") -> Alignment:
-        """The alignment of that name. Raises InputError if the corpus has none."""
+        """The alignment of that name.
+
+        Args:
+            scheme: name of the labels.
+
+        Returns:
+            intervals in seconds with their classes, by utterance.
+
+        Raises:
+            InputError: the corpus has none of that name.
+        """
         paths = [folder / "labels" / f"{scheme}.parquet" for folder in self.folders]
         found = [path for path in paths if path.with_suffix(".json").is_file() and path.is_file()]
         if not found:
@@ -226,7 +298,19 @@ class Corpus:
     # Audio
 
     def waveform(self, row: int, start: int = 0, stop: int | None = None) -> Int16[ndarray, " sample"]:
-        """Samples start..stop of one utterance: a read-only view of the memory map, nothing is copied."""
+        """Samples of one utterance: a read-only view of the memory map, nothing is copied.
+
+        Args:
+            row: of the utterance.
+            start: the first sample.
+            stop: the one after the last; the end by default.
+
+        Returns:
+            int16 (sample).
+
+        Raises:
+            ValueError: samples beyond the utterance.
+        """
         length = int(self.samples[row])
         stop = length if stop is None else stop
         if not 0 <= start <= stop <= length:
@@ -246,7 +330,15 @@ class Corpus:
         By plain reads, not by memory map: they cost the same in a corpus of thousands of shards, and from a disk
         they read the windows alone, where page faults at random places read whole megabytes ahead.
 
-        Raises InputError for a shard that is shorter than the manifest says.
+        Args:
+            rows: the utterance of each window (batch).
+            starts: the first sample of each window within its utterance (batch).
+            samples: of a window.
+            out: int16 (batch, samples), where they go.
+
+        Raises:
+            ValueError: a window that leaves its utterance.
+            InputError: a shard is shorter than the manifest says.
         """
         if np.any(starts < 0) or np.any(starts + samples > self.samples[rows]):
             raise ValueError(f"starts, stop=starts + {samples}: must lie within the utterances of rows {rows.tolist()}")

@@ -76,13 +76,17 @@ def check_weights(negatives: Negatives, objective: Objective) -> None:
 class Losses(NamedTuple):
     """What a step of training wants to know.
 
-    loss: the mean over the K steps, to be minimised. per_step, accuracy: one value a step k = 1 … K; accuracy is
-    the share of anchors whose positive scores above all negatives. bound: ln(1 + M) − per_step, a lower bound on
-    the mutual information of c_t and z_{t+k} in nats, which cannot exceed ln(1 + M) (van den Oord 2018, section 2.3);
-    NaN where the loss gives no such bound: for other objectives than InfoNCE, and for negatives that are weighed or
-    chosen by their score. ceiling: the loss at chance, ln(1 + M) (of weighed negatives, M is the sum of the weights);
-    NaN where it is not known. kinds: of triplets, the shares that are easy,
-    semi-hard and hard (Schroff et al. 2015, section 3.2); None for other objectives. bounded: whether bound is one.
+    loss: the mean over the K steps, to be minimised.
+    per_step: (step) the loss of each step k = 1 … K, in nats.
+    accuracy: (step) the share of anchors whose positive scores above all negatives.
+    bound: (step) ln(1 + M) − per_step, a lower bound on the mutual information of c_t and z_{t+k} in nats, which cannot
+        exceed ln(1 + M) (van den Oord 2018, section 2.3); NaN where the loss gives no such bound: for other objectives
+        than InfoNCE, and for negatives that are weighed or chosen by their score.
+    ceiling: the loss at chance, ln(1 + M) (of weighed negatives, M is the sum of the weights); NaN where it is not
+        known.
+    kinds: of triplets, the shares that are easy, semi-hard and hard (Schroff et al. 2015, section 3.2); None for other
+        objectives.
+    bounded: whether bound is one.
     """
 
     loss: Float[Tensor, ""]
@@ -130,6 +134,17 @@ def of_pairs(found: Paired) -> Losses:
 class CPCLoss(nn.Module):
     """Heads W_k and the contrast of their predictions with the frames k steps ahead.
 
+    Args:
+        prediction_steps: K, how many frames ahead are predicted.
+        dim: of z.
+        hidden: dimension of c.
+        negatives: which other frames a prediction is contrasted with; `Uniform()` by default.
+        objective: the loss of a positive and its negatives; `InfoNCE()` by default.
+        score: how alike a prediction and a frame are; `Dot()` by default.
+        group_size: sequences that are scored together, at most.
+        heads: what turns c_t into the K predictions; linear by default.
+        learnable: what of the scores is learnt: temperature, normaliser, both, or nothing.
+
     Shape:
         Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
         of each sequence. Negatives across sequences come from the same group of at most `group_size` sequences. Of a
@@ -163,14 +178,31 @@ class CPCLoss(nn.Module):
 
     @classmethod
     def build(cls, config: CPCLossConfig, dim: int, hidden: int) -> "CPCLoss":
-        """The loss that a recipe describes."""
+        """The loss that a recipe describes.
+
+        Args:
+            config: its settings.
+            dim: of z.
+            hidden: dimension of c.
+
+        Returns:
+            the loss, its heads drawn from torch's global generator.
+        """
         parts = (config.negatives, config.objective, config.score, config.group_size)
         return cls(config.prediction_steps, dim, hidden, *parts, config.heads, config.learnable)
 
     def forward(
         self, latents: Latents, generator: torch.Generator | None = None, share: BatchShard = FULL_BATCH
     ) -> Losses:
-        """Score every step. `generator` draws the negatives; without it torch's global one does.
+        """Score every step.
+
+        Args:
+            latents: z (batch, frame, dim) and c (batch, frame, hidden).
+            generator: draws the negatives; without it torch's global one does.
+            share: which part of the whole batch this is.
+
+        Returns:
+            the losses of the anchors of this part.
 
         Raises:
             ValueError: no more frames than steps, so that nothing can be predicted.

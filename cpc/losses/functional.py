@@ -268,7 +268,24 @@ def triplet_of(
     unit: bool = True,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "*result"]:
-    """`triplet` with explicit tensors; an anchor's loss is the mean over its negatives within the margin."""
+    """`triplet` with explicit tensors; an anchor's loss is the mean over its negatives within the margin.
+
+    Args:
+        anchors: vectors (anchor, dim).
+        positives: the positive of each anchor (anchor, dim).
+        negatives: (negative, dim), the same for all anchors; (anchor, negative, dim), each anchor's own; or None: the
+            positives of the other anchors.
+        margin: by which a negative should be farther away than the positive.
+        squared: distances are squared.
+        unit: vectors are brought to length 1 first.
+        reduction: "mean", or "none" for one loss an anchor.
+
+    Returns:
+        the loss, () or (anchor).
+
+    Raises:
+        ValueError: shapes that do not fit, or a single anchor without negatives.
+    """
     found = _candidates(anchors, positives, negatives, NegativeDistance(squared, unit))
     return _reduce(Triplet(margin)(*found), None, reduction)
 

@@ -28,6 +28,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> CPC:
 
     Everything comes from one .safetensors file, weights and settings, so no code is ever run.
 
+    Args:
+        path: a run folder, or a .safetensors checkpoint.
+        device: where the weights go, such as "cuda".
+
+    Returns:
+        the model, in evaluation mode.
+
     Raises:
         InputError: there is no checkpoint at `path`, or the file is not one of ours.
     """

@@ -19,6 +19,7 @@ from cpc.seeding import derive
 class ModelConfig:
     """An encoder, a context network, and the sample rate in Hz that they expect.
 
+    encoder: the convolutions: waveform gives z.
     sample_rate: Hz of the audio.
     context: the autoregressive network: z up to t gives c_t.
     init: run folder, checkpoint or .pt file of CPC_audio whose weights training starts from; null for random ones.
@@ -31,14 +32,21 @@ class ModelConfig:
 
 
 class Latents(NamedTuple):
-    """z_t, local and without memory, and c_t, which sums up z_1 … z_t."""
+    """What a model gives for a batch of waveforms.
+
+    z: (batch, frame, dim): z_t, local and without memory.
+    c: (batch, frame, hidden): c_t, which sums up z_1 … z_t.
+    """
 
     z: Float[Tensor, "batch frame dim"]
     c: Float[Tensor, "batch frame hidden"]
 
 
 class CPC(nn.Module):
-    """Waveform → Latents(z, c).
+    """Waveform → Latents(z, c) (van den Oord et al. 2018, section 2.2).
+
+    Args:
+        config: its settings. `build` makes one whose weights depend on a seed, `load` reads a trained one.
 
     Shape:
         waveform (batch, sample) in [−1, 1) at `sample_rate` → z (batch, frame, dim), c (batch, frame, hidden).
@@ -63,6 +71,17 @@ class CPC(nn.Module):
 
         With two views c_t is made from one and what it has to predict from the other (Kharitonov et al. 2020,
         section 3.2). Both go through the encoder together.
+
+        Args:
+            waveform: (batch, sample) in [−1, 1) at `sample_rate`.
+            lengths: (batch) in samples, where waveforms are padded.
+            future: (batch, sample), another view of the same audio.
+
+        Returns:
+            z (batch, frame, dim) and c (batch, frame, hidden).
+
+        Raises:
+            ValueError: a waveform that is too short for one frame, or views of different shapes.
         """
         if self.frames(waveform.shape[-1]) < 1:
             raise ValueError(
@@ -98,11 +117,25 @@ class CPC(nn.Module):
         return self.config.context.hidden
 
     def frames(self, samples: int) -> int:
-        """Number of frames for so many samples."""
+        """How many frames a waveform gives.
+
+        Args:
+            samples: of the waveform.
+
+        Returns:
+            the number of frames, 0 where it is too short for one.
+        """
         return self.encoder.frames(samples)
 
     def frame_centres(self, frames: int) -> Float[np.ndarray, "frame"]:
-        """Centre of each frame in seconds; labels belong to the frame whose centre they cover."""
+        """Where frames are in time; labels belong to the frame whose centre they cover.
+
+        Args:
+            frames: how many, from the first one.
+
+        Returns:
+            the centre of each frame in seconds (frame).
+        """
         return self.encoder.frame_centres(frames) / self.sample_rate
 
 

@@ -29,8 +29,14 @@ class Stream:
     an onset is given at most receptive field + hop after it: 29.06 ms + 10 ms. `latency` has that in seconds; the
     length of the chunks and the time of the computation come on top.
 
+    Args:
+        model: in evaluation mode, as `cpc.load` gives it.
+
     Shape:
         chunk (batch, sample) → z (batch, frame, dim), c (batch, frame, hidden), with 0 frames or more.
+
+    Raises:
+        InputError: a frame of the model depends on frames to come, so that it cannot be streamed.
     """
 
     def __init__(self, model: CPC) -> None:
@@ -53,6 +59,12 @@ class Stream:
     def __call__(self, chunk: Float[Tensor, "batch sample"]) -> Latents:
         """The frames whose last sample lies in this chunk.
 
+        Args:
+            chunk: (batch, sample) in [−1, 1) at the model's sample rate, of any length.
+
+        Returns:
+            z (batch, frame, dim) and c (batch, frame, hidden), with 0 frames or more.
+
         Raises:
             InputError: the stream is closed, or the chunk is not (batch, sample) floats with the batch of the first.
         """
@@ -64,7 +76,11 @@ class Stream:
         return self._advance(chunk.to(self._device), last=False)
 
     def close(self) -> Latents:
-        """The frames that see the zero padding after the end. The stream takes no more chunks then."""
+        """End the stream, which then takes no more chunks.
+
+        Returns:
+            The frames that see the zero padding after the end.
+        """
         return self._advance(torch.zeros(self._batch or 1, 0, device=self._device), last=True)
 
     @torch.inference_mode()
@@ -84,6 +100,12 @@ class Stream:
 
 def stream(model: CPC) -> Stream:
     """A `Stream` of one model: call it with chunks of waveform, then `.close()` it.
+
+    Args:
+        model: in evaluation mode, as `cpc.load` gives it.
+
+    Returns:
+        the stream, at its beginning.
 
     >>> from cpc.models.cpc import ModelConfig, build
     >>> live = stream(build(ModelConfig()).eval())

@@ -70,10 +70,15 @@ class TrainingConfig:
 class Recipe:
     """Everything that determines a run, beside the corpus itself.
 
+    data: the corpus, its splits, and the windows of a step.
     experiment: name of the MLflow experiment that the run belongs to.
     seed: of everything random: weights, windows, negatives, augmentation.
+    model: encoder and context network.
     loss: what is learnt: frames ahead (cpc), utterances (instance), labels by contrast (supervised) or by a
         classifier (classification).
+    augment: how the past and the future that CPC sees are changed.
+    optim: the optimiser and its learning rate.
+    training: how long, on what, and how often things are written.
     """
 
     data: DataConfig
@@ -90,6 +95,13 @@ class Recipe:
 
 def load_config(source: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a YAML file (or a mapping) and `key=value` overrides.
+
+    Args:
+        source: a YAML file, the name of a preset, or nested settings.
+        overrides: settings that win, such as `optim.lr=1e-3`.
+
+    Returns:
+        the recipe, its defaults filled in.
 
     Raises:
         InputError: one line for every setting that is wrong.

@@ -38,7 +38,15 @@ class RunExists(InputError):
 
 @dataclass(frozen=True)
 class Run:
-    """What training leaves behind. `status` is FINISHED or KILLED (by a signal: resume it)."""
+    """What training leaves behind.
+
+    path: the run's folder.
+    run_id: of the run in MLflow.
+    status: FINISHED, or KILLED (by a signal: resume it).
+    metrics: the latest value of each.
+    steps: updates that were done.
+    seconds: spent training, over every resumption.
+    """
 
     path: Path
     run_id: str
@@ -63,11 +71,20 @@ def train(
     """Train a recipe as runs/NAME, or resume it where it stopped.
 
     A run of that name with the same settings is resumed, or given back if it is finished. Where torchrun has started
-    its processes again after a failure, the run that failed is found without its name. `parent` is the id of the
-    MLflow run that a new one is shown under (a sweep).
+    its processes again after a failure, the run that failed is found without its name.
+
+    Args:
+        recipe: every setting.
+        name: of the folder below `root`; by default the experiment's name with the next number.
+        root: folder of all runs.
+        progress: shows a bar, or a line now and then.
+        parent: id of the MLflow run that a new one is shown under (a sweep).
+
+    Returns:
+        the run, finished or stopped by a signal.
 
     Raises:
-        Taken: a run of that name has other settings, or is being trained by another process.
+        RunExists: a run of that name has other settings, or is being trained by another process.
         NotFinite: the loss is not a number; the last good checkpoint is kept.
     """
 
@@ -86,7 +103,20 @@ def train(
 
 
 def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
-    """Go on with a run from its last checkpoint, in the same MLflow run. Only `training.*` may be overridden."""
+    """Resume a run from its last checkpoint, in the same MLflow run.
+
+    Args:
+        folder: of the run, runs/NAME.
+        overrides: settings to change, such as `training.max_steps=20000`; only those of `training` may be.
+        progress: shows a bar, or a line now and then.
+
+    Returns:
+        the run, finished or stopped by a signal.
+
+    Raises:
+        InputError: no run there, or a setting that may not change.
+        NotFinite: the loss is not a number; the last good checkpoint is kept.
+    """
     folder = Path(folder)
     if not (folder / "config.yaml").exists():
         raise InputError(f"resume={folder}: holds no config.yaml; give the folder of a run, runs/NAME")

@@ -297,21 +297,32 @@ def embed(
     batch_samples: int | None = None,
     progress: bool = False,
 ) -> Embedded:
-    """Write the features of every audio file of `source` (a file or a folder with its subfolders) to the folder `out`.
+    """Write the features of every audio file of `source` to the folder `out`.
 
-    `model` is a model, a run folder or a checkpoint. `format` is npy (OUT/…/STEM.npy for each file, float32 frames ×
-    dim), parquet (a data set in OUT/features: id, path, start, frames, dim, features as frames × dim in a row) or
-    numpy-shards (OUT/features/*.npy, with OUT/index.parquet: id, path, shard, offset, frames), kaldi (archives, with
-    OUT/feats.scp, to be read from OUT), hdf5 (a data set a file; needs h5py) or webdataset (tars of .npy).
+    Files of similar length share batches; padding adds less than an eighth to a file of at least 1024 samples. Files
+    longer than a batch go through in pieces, in constant memory. Memory does not depend on the number of files either;
+    a CPU computes as many batches at once as torch has threads, 8 at most. A call that was killed resumes when it is
+    made again, and ends with the same bytes: blocks of at most 512 files and 64 MiB of audio are complete or done
+    again. A file that cannot be decoded or is too short for one frame is listed with the reason in OUT/skipped.tsv,
+    and one that is read though the length in its header is wrong in OUT/notes.tsv.
 
-    Files of similar length share batches of at most `batch_samples` samples; padding adds less than an eighth to a file
-    of at least 1024 samples. Files longer than a batch go through in pieces, in constant memory. Memory does not depend
-    on the number of files either; a CPU computes as many batches at once as torch has threads, 8 at most. A call that
-    was killed resumes when it is made again, and ends with the same bytes: blocks of at most 512 files and 64 MiB of
-    audio are complete or done again. With `shard` (i, n) every n-th block is done, from the i-th on; all shards, into
-    one folder, give the bytes of one call without. A file that cannot be decoded or is too short for one frame is
-    listed with the reason in OUT/skipped.tsv, and one that is read though the length in its header is wrong in
-    OUT/notes.tsv.
+    Args:
+        model: a model, a run folder or a checkpoint.
+        source: a file, or a folder with its subfolders.
+        out: the folder of the features.
+        layer: z, c, a layer below c such as c1, or layers side by side as z+c.
+        format: npy (OUT/…/STEM.npy for each file, float32 frames × dim), parquet (a data set in OUT/features: id, path,
+            start, frames, dim, features as frames × dim in a row), numpy-shards (OUT/features/*.npy, with
+            OUT/index.parquet: id, path, shard, offset, frames), kaldi (archives, with OUT/feats.scp, to be read from
+            OUT), hdf5 (a data set a file; needs h5py) or webdataset (tars of .npy).
+        precision: fp32, bf16 or auto.
+        shard: (i, n) for every n-th block, from the i-th on; all shards, into one folder, give the bytes of one call.
+        workers: threads that decode; all cores by default.
+        batch_samples: samples of a batch, padding included, at most.
+        progress: shows a bar, or a line now and then.
+
+    Returns:
+        what `out` holds: how many files have features, how many of them are new, how many were skipped.
 
     Raises:
         InputError: `source` has no audio or two files of one name, or `out` holds features of another kind.
