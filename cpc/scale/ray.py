@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Literal, NamedTuple
@@ -225,13 +226,15 @@ class _Crew(Generic[Block, Done]):
     def __init__(self, engine: RayEngine, work: Work[Block, Done], bar: Progress) -> None:
         self.ray, self.engine, self.work, self.bar = _ray(), engine, work, bar
         self.blocks = iter(work.blocks)
-        self.again: deque[_Sent[Block]] = deque()
+        first = islice(self.blocks, engine.workers)  # no more workers than blocks
+        self.again: deque[_Sent[Block]] = deque(_Sent(block) for block in first)
         self.sent: dict[Any, _Sent[Block]] = {}  # by the reference to what will be told of it
         self.opened = self.ray.put(work.open)
         self.kind = self.ray.remote(_Actor).options(
             num_cpus=engine.cpus, num_gpus=engine.gpus, max_concurrency=work.ahead + 2, max_restarts=0
         )
-        self.members = [self._hire() for _ in range(engine.workers)]
+        self.members = [self._hire() for _ in self.again]
+        self.left = bool(self.members)  # whether there may be blocks that nobody has been given
         self.alive = time.monotonic()  # when a worker was last seen to be there
 
     def results(self) -> Iterator[Done]:
@@ -254,8 +257,6 @@ class _Crew(Generic[Block, Done]):
         for member in self.members:
             with suppress(Exception):
                 self.ray.kill(member.actor)
-
-    left = True  # whether there may be blocks that nobody has been given
 
     def _give(self) -> None:
         """Give blocks to those who have room, the least busy first."""
@@ -310,13 +311,12 @@ class _Crew(Generic[Block, Done]):
         """A worker says what it is; one that died before is replaced."""
         try:
             there: dict[str, str] = self.ray.get(member.begun)
-        except self.ray.exceptions.RayTaskError as error:
-            raise _cause(error) from None
         except self.ray.exceptions.RayError as error:
-            said = _line(error)
-            if "import" in said or "creation task" in said or "ModuleNotFound" in said:
+            if missing := re.search(r"No module named '?([\w.]+)|failed to import", str(error)):
                 remedy = f"install cpc-audio {_versions()['cpc']} on every machine of the cluster"
-                raise InputError(f"engine=ray: a worker cannot load cpc ({said[:200]}); {remedy}") from None
+                raise InputError(f"engine=ray: a worker cannot load what it needs ({missing[0]}); {remedy}") from None
+            if isinstance(error, self.ray.exceptions.RayTaskError):
+                raise _cause(error) from None
             self._replace(member)
             time.sleep(0.2)
             return
