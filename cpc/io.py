@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from cpc.config import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+WRITER = "CPC_WRITER"  # in the environment of a cluster's worker: its name, so that no two write to one temporary file
 
 
 class DiskFull(InputError):
@@ -54,12 +55,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name, for writers that want one; the file there appears at `path`, complete and on the disk, only on
     success.
 
-    The temporary name is always the same, so that what a killed process left is overwritten by the next one.
+    The temporary name is always the same, so that what a killed process left is overwritten by the next one. A worker
+    of a cluster has names of its own (`remove_temporary` clears up after it): one that was given up may still write.
 
     Raises:
         DiskFull: nothing is left of what was begun.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    writer = os.environ.get(WRITER, "")
+    temporary = path.with_name(f"{path.name}{writer and '.' + writer}.tmp")
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -70,6 +73,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what workers of a cluster that died have left below a folder."""
+    for path in folder.rglob("*.worker-*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,11 +8,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from cpc.config import InputError
+from cpc.data.engine import Block, Done, Work, Worker
+from cpc.data.progress import show_progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -48,6 +52,38 @@ def spread(
     finally:
         held.close()
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The engine of processes: what `spread` does to tasks, for blocks of work that holds Python's lock."""
+
+    workers: int
+    device: None = None
+
+    def run(self, work: Work[Block, Done], progress: bool = True) -> Iterator[Done]:
+        """The summaries of all blocks, in order. Raises what a worker raises, and InputError if one was killed."""
+        with show_progress(work.name, work.items, work.sample_rate, progress, work.unit) as bar:
+            for done, told in spread(partial(_do, work.open), work.blocks, self.workers):
+                bar.add(*told)
+                yield done
+
+
+def _do(opened: Callable[[], Worker[Block, Done]], block: Block) -> tuple[Done, tuple[int, int, int]]:
+    """A block's summary; its items, samples and failures."""
+    counts = [0, 0, 0]
+
+    def tick(samples: int = 0, failed: bool = False) -> None:
+        for place, value in enumerate((1, samples, failed)):
+            counts[place] += value
+
+    (done,) = _opened(opened)(iter([block]), tick)
+    return done, (counts[0], counts[1], counts[2])
+
+
+@lru_cache(maxsize=1)
+def _opened(opened: Callable[[], Worker[Block, Done]]) -> Worker[Block, Done]:
+    return opened()
 
 
 def _follow(leash: Connection) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,19 @@ TrainSplit = Annotated[str, typer.Option("--train", help="Split of the corpus to
 TestSplit = Annotated[str, typer.Option("--test", help="Split of the corpus to evaluate it on.")]
 Baselines = Annotated[bool, typer.Option(help="Also run MFCC, log-mel and random init (computed once, then cached).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: this machine, as it is; ray: the extra `ray`, one machine or many."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --engine ray: a cluster's head, or auto. Default: RAY_ADDRESS, else this machine alone.",
+    ),
+]
+Cpus = Annotated[float | None, typer.Option(help="With --engine ray: cores of each worker. Default: 1.")]
+Gpus = Annotated[float | None, typer.Option(help="With --engine ray: GPUs of each worker. Default: 0.")]
 
 
 class Layer(StrEnum):

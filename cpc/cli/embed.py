@@ -1,12 +1,14 @@
 """Verbs on audio: what a corpus holds, and the features of files."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from cpc.cli.arguments import CorpusFolder, Device, Layer, console, open_device
+from cpc.cli.arguments import Address, CorpusFolder, Cpus, Device, EngineName, Gpus, Layer, console, open_device
+from cpc.config import InputError
 
 
 def corpus(
@@ -45,8 +47,17 @@ def embed(
         Literal["fp32", "tf32", "bf16", "auto"],
         typer.Option(help="auto: bf16 where the hardware has it, about twice as fast; features then differ by 1%."),
     ] = "fp32",
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads that decode, one a core; with --engine ray workers, as many as there is room."
+        ),
+    ] = None,
     device: Device = "auto",
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Write the features (float32, frames × dim) of audio files; a command that was killed resumes when it is repeated.
 
@@ -55,19 +66,24 @@ def embed(
     from cpc.data.pack import parse_shard
     from cpc.evaluation.embed.embed import embed as embed_files
     from cpc.models.checkpoint import load
+    from cpc.scale.ray import engine_named
 
     share = parse_shard(shard)
-    done = embed_files(
-        load(model, open_device(device)),
-        source,
-        out,
-        layer.value,
-        format=format,
-        precision=precision,
-        shard=share,
-        workers=workers,
-        progress=True,
-    )
+    with engine_named(engine, address, workers if engine == "ray" else None, cpus, gpus) as chosen:
+        if chosen and device != "auto":
+            raise InputError(f"device={device}: with --engine ray models are where --gpus says; drop --device")
+        done = embed_files(
+            load(model, "cpu" if chosen else open_device(device)),
+            source,
+            out,
+            layer.value,
+            format=format,
+            precision=precision,
+            shard=share,
+            workers=math.ceil(cpus or 1) + 1 if chosen else workers,
+            progress=True,
+            engine=chosen,
+        )
     before = f" ({done.files - done.new} were there)" if done.files > done.new else ""
     print(f"{done.files} files written to {out}{before}, {done.skips} skipped")
     if done.skips:

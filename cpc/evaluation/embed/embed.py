@@ -4,6 +4,7 @@ Each is a step of one chain of iterators, with a few batches under way between t
 depend on the number of files.
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
@@ -23,15 +24,14 @@ from torch import Tensor
 from cpc.audio.integrity import Undecodable
 from cpc.audio.location import locate
 from cpc.config import InputError
+from cpc.data.engine import Engine, Threads, Tick, Work, Worker
 from cpc.data.pack import check_shard
-from cpc.data.progress import Progress, show_progress
-from cpc.device import Precision, tf32
+from cpc.device import Precision, keep_freed_memory, tf32
 from cpc.device import device as find_device
 from cpc.device import precision as exact_precision
 from cpc.evaluation.embed.inputs import (
     Batch,
     File,
-    Listing,
     Reading,
     ahead,
     evaluating,
@@ -42,11 +42,13 @@ from cpc.evaluation.embed.inputs import (
 )
 from cpc.evaluation.embed.writers import Format, Frames, Ledger, Record, check_format, npy_name, open_part, part_name
 from cpc.evaluation.features import Layer
+from cpc.io import remove_temporary
 from cpc.models.checkpoint import load
 from cpc.models.cpc import CPC, Latents
 from cpc.models.streaming import stream
 
 LayerName = Literal["z", "c"]
+Numbered = tuple[int, list[File]]  # a block of files, with its number
 P = ParamSpec("P")
 T = TypeVar("T")
 _SPOOLED = 1 << 13  # frames of a long file that are copied at a time
@@ -64,15 +66,21 @@ class _Done(NamedTuple):
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """Which files go through which model into which folder; `shard` (i, n) is every n-th block from the i-th on."""
+    """Which model makes which features of the `files` files below `root`, and where they go.
+
+    It is sent to the workers of an engine: `open` is called there, and gives what embeds blocks. `device` is where a
+    worker of a cluster computes; None where the model is. `workers` is the number of threads that decode.
+    """
 
     model: CPC
     layer: LayerName
     precision: Literal["fp32", "tf32", "bf16"]
     ledger: Ledger
-    listing: Listing
-    shard: tuple[int, int]
+    root: Path
+    batch_samples: int
     workers: int
+    files: int
+    device: Literal["cpu", "cuda"] | None = None
 
     @property
     def settings(self) -> dict[str, object]:
@@ -81,59 +89,58 @@ class EmbedJob:
         return {**Layer(self.model, self.layer).settings, **kind}
 
     @property
-    def device(self) -> torch.device:
+    def place(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def run(self, batch_samples: int, progress: bool) -> int:
-        """Embed what is missing; gives the number of files that were."""
-        files = sum(len(block) for _, block in self._missing())
-        reading = Reading(self.listing.root, self.model, batch_samples, self._frames_written)
-        piece = max(1, batch_samples // 8 // self.model.hop) * self.model.hop  # a row gains nothing from length
+    def open(self) -> Worker[Numbered, int]:
+        """Embeds blocks, and yields the number of files of each that got features."""
+        if self.device is not None:
+            keep_freed_memory(torch.device(self.device))
+            self.model.to(self.device)
+        return self._embed
+
+    def _embed(self, blocks: Iterator[Numbered], tick: Tick) -> Iterator[int]:
+        reading = Reading(self.root, self.model, self.batch_samples, self._frames_written)
+        piece = max(1, self.batch_samples // 8 // self.model.hop) * self.model.hop  # a row gains nothing from length
         stop = Event()  # after an error or Ctrl-C a long file ends at its next piece
         with (
             tf32(self.precision != "fp32"),
             ThreadPoolExecutor(self.workers) as pool,
-            self._computer(self._at_once(files)) as computer,
+            self._computer(self._at_once()) as computer,
             ThreadPoolExecutor(1) as fetcher,
-            show_progress("embed", files, self.model.sample_rate, progress) as bar,
         ):
-            plans = ahead(pool, reading.plan, self._missing(), 1)
+            plans = ahead(pool, reading.plan, blocks, 1)
             ready = ahead(pool, reading.read, flat(plans), self.workers + 1)
-            computed = ahead(computer, partial(self._compute, pool, piece, stop), ready, self._at_once(files))
+            computed = ahead(computer, partial(self._compute, pool, piece, stop), ready, self._at_once())
             fetched = ahead(fetcher, self._fetch, computed, 1)
             try:
-                blocks = groupby(fetched, key=lambda done: done.batch.block)
-                return sum(self._write(number, results, bar) for number, results in blocks)
+                for number, results in groupby(fetched, key=lambda done: done.batch.block):
+                    yield self._write(number, results, tick)
             finally:
                 stop.set()
 
-    def _at_once(self, files: int) -> int:
+    def _at_once(self) -> int:
         """Batches to compute at the same time: a batch for each core serves a CPU better than all cores for a batch."""
-        return 1 if self.device.type != "cpu" else max(1, min(files, torch.get_num_threads(), _AT_ONCE))
+        return 1 if self.place.type != "cpu" else max(1, min(self.files, torch.get_num_threads(), _AT_ONCE))
 
     def _computer(self, number: int) -> AbstractContextManager[Executor]:
-        return nullcontext(_Here()) if self.device.type == "cpu" and number == 1 else _computers(number)
-
-    def _missing(self) -> Iterator[tuple[int, list[File]]]:
-        for number, files in self.listing.blocks(*self.shard):
-            if not self.ledger.is_complete(number, files):
-                yield number, files
+        return nullcontext(_Here()) if self.place.type == "cpu" and number == 1 else _computers(number)
 
     def _frames_written(self, file: File) -> int | None:
-        return self.ledger.frames_written(file, self.listing.root / file.path)
+        return self.ledger.frames_written(file, self.root / file.path)
 
     @torch.inference_mode()
     def _compute(self, pool: Executor, piece: int, stop: Event, batch: Batch) -> _Done:
         """The features of a batch. On a GPU this only starts the computation."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if batch.long:
                 return self._compute_long(pool, piece, stop, batch)
             if batch.waves is None:
                 return _Done(batch, None, [], 0)
-            waves, lengths = batch.waves.to(self.device, non_blocking=True), None
+            waves, lengths = batch.waves.to(self.place, non_blocking=True), None
             if min(batch.lengths) < waves.shape[1]:
-                lengths = torch.tensor(batch.lengths).to(self.device, non_blocking=True)
+                lengths = torch.tensor(batch.lengths).to(self.place, non_blocking=True)
             return _Done(batch, self._of(self.model(waves, lengths)), [], sum(batch.lengths))
 
     def _compute_long(self, pool: Executor, piece: int, stop: Event, batch: Batch) -> _Done:
@@ -141,7 +148,7 @@ class EmbedJob:
         (file,), samples, streamed = batch.files, 0, stream(self.model)
         spool = self.ledger.spool(file)
         spool.parent.mkdir(parents=True, exist_ok=True)
-        waves = pieces(self.listing.root / file.path, self.model.sample_rate, piece)
+        waves = pieces(self.root / file.path, self.model.sample_rate, piece)
         try:
             with spool.open("wb") as target:
                 for wave in _prefetched(pool, waves):
@@ -170,7 +177,7 @@ class EmbedJob:
             features=None, frames=[Frames(file, n, partial(_whole, rows[:n])) for file, n, rows in own]
         )
 
-    def _write(self, number: int, results: Iterable[_Done], bar: Progress) -> int:
+    def _write(self, number: int, results: Iterable[_Done], tick: Tick) -> int:
         """Write a block's features, then its record; gives the number of files that have been embedded."""
         record, new = Record([], [], []), 0
         with open_part(self.ledger.format, self.ledger.out, number, self._dim) as add:
@@ -184,9 +191,10 @@ class EmbedJob:
                 if done.batch.long:
                     self.ledger.spool(done.batch.files[0]).unlink(missing_ok=True)
                 new += len(done.frames)
-                files = len(done.frames) + len(done.batch.skipped) + len(done.batch.present)
-                for place in range(files):
-                    bar.tick(0 if place else done.samples)
+                for place in range(len(done.frames) + len(done.batch.present)):
+                    tick(0 if place else done.samples)
+                for _ in done.batch.skipped:
+                    tick(failed=True)
         self.ledger.record(number, Record(*map(sorted, record)))
         return new
 
@@ -296,6 +304,7 @@ def embed(
     workers: int | None = None,
     batch_samples: int | None = None,
     progress: bool = False,
+    engine: Engine | None = None,
 ) -> Embedded:
     """Write the features of every audio file of `source` to the folder `out`.
 
@@ -320,6 +329,8 @@ def embed(
         workers: threads that decode; all cores by default.
         batch_samples: samples of a batch, padding included, at most.
         progress: shows a bar, or a line now and then.
+        engine: a cluster (`cpc.scale.ray`), whose workers do the blocks, each with the model and `workers` threads that
+            decode; `source` and `out` must be seen by all of them.
 
     Returns:
         what `out` holds: how many files have features, how many of them are new, how many were skipped.
@@ -327,19 +338,34 @@ def embed(
     Raises:
         InputError: `source` has no audio or two files of one name, or `out` holds features of another kind.
     """
+    engine = engine or Threads()
     chosen = load(model, find_device()) if isinstance(model, str | Path) else model
     _check(format, layer, shard)
-    kind = next(chosen.parameters()).device
+    kind = torch.device(engine.device or next(chosen.parameters()).device)
+    if engine.device is not None:
+        chosen = copy.deepcopy(chosen).cpu()  # as it travels
+        if precision == "auto":
+            raise InputError("precision=auto: workers of a cluster may differ in what they have; give fp32 or bf16")
     listing = listed(locate(source))
     with ExitStack() as stack:
         ledger = Ledger(Path(out), format)
         exact = exact_precision(precision, kind)
-        job = EmbedJob(chosen, layer, exact, ledger, listing, shard, workers or os.cpu_count() or 1)
         stack.enter_context(ledger.lock(f"{shard[0]}-of-{shard[1]}"))
+        most, threads = batch_samples or BATCH_SAMPLES.get(kind.type, 1 << 20), workers or os.cpu_count() or 1
+
+        def missing() -> Iterator[Numbered]:
+            return (block for block in listing.blocks(*shard) if not ledger.is_complete(*block))
+
         with ledger.lock("tables", wait=True):
-            ledger.claim(job.settings, listing.digest)
+            settings = EmbedJob(chosen, layer, exact, ledger, listing.root, most, threads, 0).settings
+            ledger.claim(settings, listing.digest)
+        files = sum(len(block) for _, block in missing())
+        job = EmbedJob(chosen, layer, exact, ledger, listing.root, most, threads, files, engine.device)
         stack.enter_context(evaluating(chosen))
-        new = job.run(batch_samples or BATCH_SAMPLES.get(kind.type, 1 << 20), progress)
+        work = Work("embed", missing(), job.open, files, chosen.sample_rate)
+        new = sum(engine.run(work, progress))
+        if engine.device is not None:
+            remove_temporary(ledger.out)
         ledger.finish()
         counts = [[len(column) for column in record] for _, record in ledger.records()]
         files, skips, notes = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)

@@ -5,6 +5,7 @@ Those are Kaldi's archives (ark and scp), HDF5 and WebDataset's tars.
 
 import importlib.util
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -23,7 +24,7 @@ from jaxtyping import Float32
 from cpc.config import InputError
 from cpc.data.shards import printable
 from cpc.evaluation.embed.inputs import File
-from cpc.io import atomic, atomic_path, locked, write_json, write_text
+from cpc.io import WRITER, atomic, atomic_path, locked, write_json, write_text
 
 Format = Literal["npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset"]
 FORMATS: tuple[Format, ...] = ("npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset")
@@ -329,7 +330,8 @@ class Ledger:
 
     def spool(self, file: File) -> Path:
         """Where the frames of a long file wait until it is known to be sound to its end."""
-        return self._work / "spool" / blake2s(file.shown.encode(), digest_size=8).hexdigest()
+        name = blake2s(file.shown.encode(), digest_size=8).hexdigest()
+        return self._work / "spool" / f"{name}{os.environ.get(WRITER, '')}"
 
     def records(self) -> Iterator[tuple[int, Record]]:
         """Every complete block, of all shards, in order."""

@@ -1,0 +1,230 @@
+"""The cluster's engine gives what local processes give, whoever dies on the way. Skipped where Ray is not installed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import cpc
+from cpc.config import InputError
+from cpc.data.engine import Tick, Work, Worker
+from cpc.evaluation.embed import inputs
+from cpc.models.context import GRUConfig
+from cpc.models.cpc import ModelConfig, build
+from cpc.models.encoder import EncoderConfig
+from cpc.scale.ray import RayEngine, engine_named
+from tests.packed import content, refusal
+
+CONFIG = ModelConfig(EncoderConfig(channels=16), GRUConfig(hidden=16))
+NOBODY = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ImportError("not here")
+sys.meta_path.insert(0, Refuse())
+from cpc.cli import main
+sys.argv = ["cpc", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["embed", "runs/x", "in", "out"],
+        ["units", "runs/x", "data"],
+        ["sweep", "x.yaml"],
+        ["train", "small", "data.corpus=x"],
+        ["data", "folder", "in", "out"],
+        ["data", "align", "corpus"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_without_ray_one_line_says_how_to_get_it(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY, *words, "--engine", "ray"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().endswith(
+        "engine=ray: Ray is not installed; pip install 'cpc-audio[ray]', or drop --engine"
+    )
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def features(out: Path) -> dict[str, bytes]:
+    """All files but the locks."""
+    return {name: data for name, data in content(out).items() if not name.endswith(".lock")}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of two cores on this machine, one of them with the driver."""
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    import ray
+    from ray import cloudpickle
+    from ray.cluster_utils import Cluster
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which workers cannot import
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(inputs, "BLOCK_FILES", 4)
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        path = tmp_path / "in" / f"{number:02d}.wav"
+        soundfile.write(path, rng.uniform(-0.5, 0.5, int(rng.integers(2000, 20000))), 16000)
+    soundfile.write(tmp_path / "in" / "long.wav", rng.uniform(-0.5, 0.5, 90_000), 16000)
+    (tmp_path / "in" / "broken.wav").write_bytes(b"RIFF")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(("format", "numbers"), [("npy", [2]), ("parquet", [1, 2])])
+def test_embedding_is_the_same_bytes_on_any_number_of_workers(
+    cluster: Any, folder: Path, tmp_path: Path, format: Any, numbers: list[int]
+) -> None:
+    model = build(CONFIG).eval()
+    cpc.embed(model, folder, tmp_path / "local", format=format, batch_samples=1 << 16)
+    for workers in numbers:
+        out = tmp_path / f"ray{workers}"
+        done = cpc.embed(model, folder, out, format=format, batch_samples=1 << 16, engine=RayEngine(workers))
+        assert (done.files, done.skips) == (41, 1)
+        assert features(out) == features(tmp_path / "local")
+        again = cpc.embed(model, folder, out, format=format, batch_samples=1 << 16, engine=RayEngine(workers))
+        assert again.new == 0
+
+
+def slow(folder: Path, seconds: float) -> Worker[int, int]:
+    """A worker that takes its time and leaves a mark of each block it begins."""
+
+    def work(blocks: Iterator[int], tick: Tick) -> Iterator[int]:
+        for block in blocks:
+            with (folder / f"{block}").open("a") as file:
+                file.write("x")
+            time.sleep(seconds)
+            tick(16000)
+            yield block
+
+    return work
+
+
+def test_a_node_that_is_killed_loses_what_it_had_in_hand_and_nothing_more(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=2)
+    work = Work("x", range(60), partial(slow, tmp_path, 0.1), 60, 16000)
+    results = RayEngine(4).run(work, progress=False)
+    done = [next(results) for _ in range(16)]
+    cluster.remove_node(node, allow_graceful=False)
+    done += list(results)
+    assert sorted(done) == list(range(60))
+    begun = [len((tmp_path / f"{block}").read_text()) for block in range(60)]
+    assert 0 < sum(begun) - 60 <= 2 * (work.ahead + 1)  # two workers, each with so many blocks
+
+
+def test_embedding_goes_on_when_a_node_is_killed(cluster: Any, folder: Path, tmp_path: Path) -> None:
+    model = build(CONFIG).eval()
+    cpc.embed(model, folder, tmp_path / "local", format="parquet")
+    node = cluster.add_node(num_cpus=2)
+
+    class Killing(RayEngine):
+        def run(self, work: Any, progress: bool = True) -> Iterator[Any]:
+            for number, done in enumerate(super().run(work, progress)):
+                if number == 1:
+                    cluster.remove_node(node, allow_graceful=False)
+                yield done
+
+    done = cpc.embed(model, folder, tmp_path / "ray", format="parquet", engine=Killing(4))
+    assert (done.files, done.skips) == (41, 1)
+    assert features(tmp_path / "ray") == features(tmp_path / "local")
+
+
+def deadly() -> Worker[int, int]:
+    def work(blocks: Iterator[int], tick: Tick) -> Iterator[int]:
+        for block in blocks:
+            if block == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield block
+
+    return work
+
+
+def test_a_block_that_kills_its_workers_is_named(cluster: Any) -> None:
+    said = refusal(lambda: list(RayEngine(2).run(Work("x", range(9), deadly, 9, 16000, ahead=0), progress=False)))
+    assert said.startswith("x: the worker that did a block of it died 3 times (")
+    assert said.endswith("; give each more memory, or leave out the files that it holds: 5")
+
+
+def refusing() -> Worker[int, int]:
+    def work(blocks: Iterator[int], tick: Tick) -> Iterator[int]:
+        for block in blocks:
+            raise InputError(f"block={block}: is odd; give another")
+        yield 0
+
+    return work
+
+
+def test_an_error_of_a_worker_is_the_callers(cluster: Any) -> None:
+    assert refusal(lambda: list(RayEngine(1).run(Work("x", [1], refusing, 1, 16000), progress=False))) == (
+        "block=1: is odd; give another"
+    )
+
+
+def test_blocks_are_taken_as_they_are_needed(cluster: Any, tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def blocks() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = RayEngine(2).run(Work("x", blocks(), partial(slow, tmp_path, 0.0), 1000, 16000), progress=False)
+    for count in range(1, 101):
+        next(results)
+        assert len(taken) <= count + 2 * 2
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_too_little_is_said_before_anything_starts(cluster: Any) -> None:
+    for options, said in (
+        ({"gpus": 1.0}, "gpus=1: 1 worker with 1 each where the cluster has 0 in all; give less, or add machines"),
+        ({"cpus": 2.0, "workers": 64}, "cpus=2: 64 workers with 2 each where the cluster has "),
+        ({"cpus": 0.0}, "cpus=0, gpus=0: cpus must be above 0"),
+    ):
+        with pytest.raises(InputError) as caught, engine_named("ray", **options):  # type: ignore[arg-type]
+            pass
+        assert str(caught.value).startswith(said)
+
+
+def test_other_versions_on_a_worker_are_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpc.version.__version__", "9.9")
+    said = refusal(lambda: list(RayEngine(1).run(Work("x", [1], refusing, 1, 16000), progress=False)))
+    assert f"worker on {socket.gethostname()} has cpc {cpc.__version__} (here 9.9); install the same versions" in said
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1", "no-such-host.invalid:6379"])
+def test_an_address_at_which_nobody_answers_is_one_line(address: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    words = ["embed", "runs/x", "in", "out", "--engine", "ray", "--address", address]
+    done = subprocess.run([sys.executable, "-m", "cpc", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"cpc: address={address}: ")
+    assert len(done.stderr.strip().splitlines()) == 1
