@@ -58,7 +58,7 @@ REMOVED = {  # of which kind of loss, and what to do instead
 
 
 class InputError(ValueError):
-    """A mistake that the user can mend: the command line prints it as one line, without a traceback."""
+    """A mistake that the user can fix: the command line prints it as one line, without a traceback."""
 
 
 def load(schema: type[T], source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> T:

@@ -379,27 +379,27 @@ class ReportOptions:
     by: str | None = None
 
 
-def show(names: list[str], out: Path, wishes: ReportOptions | None = None, root: Path = RUNS) -> Shown:
+def show(names: list[str], out: Path, options: ReportOptions | None = None, root: Path = RUNS) -> Shown:
     """One name is an experiment, two are runs (a folder, a name, or an MLflow id each); files are written to `out`.
 
     Raises:
         InputError: unknown names, more than two, or a wish that needs an experiment for two runs.
     """
-    wishes = wishes or ReportOptions()
+    options = options or ReportOptions()
     if len(names) == 1:
         if (Path(names[0]) / "run.json").is_file():
             raise InputError(f"compare={names[0]}: is one run; give two runs, or the name of an experiment")
-        return experiment(names[0], out, wishes, root)
+        return experiment(names[0], out, options, root)
     if len(names) != 2:
         raise InputError(f"compare={' '.join(names)}: give one experiment, or two runs")
-    if wishes != ReportOptions():
+    if options != ReportOptions():
         raise InputError(f"compare={' '.join(names)}: --html, --register, --alias and --by are for one experiment")
     return two_runs(names[0], names[1], out, root)
 
 
-def experiment(name: str, out: Path, wishes: ReportOptions, root: Path = RUNS) -> Shown:
+def experiment(name: str, out: Path, options: ReportOptions, root: Path = RUNS) -> Shown:
     """The runs of an experiment: a table, seeds summed up, CSV, curves, and what else is wished."""
-    if (wishes.alias or wishes.by) and not wishes.register:
+    if (options.alias or options.by) and not options.register:
         raise InputError("register: --alias and --by say how a model is registered; name it with --register NAME")
     found = rows(name, root)
     tables = [render(found, f"experiment {name}: with 95% intervals"), render_seeds(found)]
@@ -407,14 +407,14 @@ def experiment(name: str, out: Path, wishes: ReportOptions, root: Path = RUNS) -
     lines = [f"table: {write_csv(found, out / f'compare-{_letters(name)}.csv')}"]
     if drawn := curves(found, root):
         lines.append(f"training curves: {draw(drawn, out / f'compare-{_letters(name)}.png')}")
-    if wishes.html:
+    if options.html:
         from cpc.evaluation.report import write_report
 
-        lines.append(f"page: {write_report(name, wishes.html, root)}")
-    if wishes.register:
+        lines.append(f"page: {write_report(name, options.html, root)}")
+    if options.register:
         from cpc.evaluation.experiment import register, sentence
 
-        lines.append(sentence(register(found, wishes.register, wishes.alias, wishes.by, root)))
+        lines.append(sentence(register(found, options.register, options.alias, options.by, root)))
     return Shown([table for table in tables if table], lines)
 
 
