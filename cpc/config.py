@@ -58,7 +58,7 @@ REMOVED = {  # of which kind of loss, and what to do instead
 
 
 class InputError(ValueError):
-    """A mistake that the user can mend: the command line prints it as one line, without a traceback."""
+    """A mistake that the user can fix: the command line prints it as one line, without a traceback."""
 
 
 def load(schema: type[T], source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> T:
@@ -174,29 +174,54 @@ class Key(typing.NamedTuple):
     within: str = ""
 
 
-def describe(schema: Any, prefix: str = "", within: str = "") -> Iterator[Key]:
+class _Field(typing.NamedTuple):
+    """A field of a dataclass within a schema: `key` is its dotted name, `kind` that of its dataclass, if it has one."""
+
+    key: str
+    name: str
+    hint: Any
+    owner: Any
+    kind: str
+    within: str
+
+
+def _walk(schema: Any, prefix: str = "", within: str = "") -> Iterator[_Field]:
+    """Every field of a schema, depth first, through unions, tuples and annotations."""
+    options = list(_schemas(schema))
+    several = sum(_has_kind(option) for option in options) > 1
+    for option in options:
+        kind = str(option.__dataclass_fields__["kind"].default) if _has_kind(option) else ""
+        inside = kind if several else within
+        hints = typing.get_type_hints(option, include_extras=True)
+        for field in dataclasses.fields(option):
+            key = prefix + field.name
+            yield _Field(key, field.name, hints[field.name], option, kind, inside)
+            yield from _walk(hints[field.name], f"{key}.", inside)
+
+
+def describe(schema: Any) -> Iterator[Key]:
     """Every setting of a schema, of every kind that its unions hold, generated from the schema itself.
 
     >>> from cpc.training.recipe import Recipe
     >>> next(key for key in describe(Recipe) if key.name == "optim.lr").default
     '0.0002'
     """
-    hints, given = typing.get_type_hints(schema, include_extras=True), defaults(schema)
-    for field in dataclasses.fields(schema):
-        name, options = field.name, list(_schemas(hints[field.name]))
+    known: dict[Any, Tree] = {}
+    for key, name, hint, owner, _, within in _walk(schema):
+        if owner not in known:
+            known[owner] = defaults(owner)
+        given = known[owner]
+        options = list(_schemas(hint))
         default = _plain(given[name]) if name in given else "required"
         kinds = [str(option.__dataclass_fields__["kind"].default) for option in options if _has_kind(option)]
         if len(kinds) > 1:
             if isinstance(given.get(name), Mapping):
                 default = f"kind: {given[name]['kind']}"
-            yield Key(prefix + name, f"mapping, kind: {'|'.join(kinds)}", default, _meaning(schema, name), within)
+            yield Key(key, f"mapping, kind: {'|'.join(kinds)}", default, _meaning(owner, name), within)
         elif options and given.get(name, ...) is None:
-            yield Key(prefix + name, "mapping or null", default, _meaning(schema, name), within)
-        elif not options and (name != "kind" or len(typing.get_args(hints[name])) > 1):
-            yield Key(prefix + name, _type(hints[name]), default, _meaning(schema, name), within)
-        for option in options:
-            kind = str(option.__dataclass_fields__["kind"].default) if len(kinds) > 1 else within
-            yield from describe(option, f"{prefix}{name}.", kind)
+            yield Key(key, "mapping or null", default, _meaning(owner, name), within)
+        elif not options and (name != "kind" or len(typing.get_args(hint)) > 1):
+            yield Key(key, _type(hint), default, _meaning(owner, name), within)
 
 
 def _has_kind(schema: Any) -> bool:
@@ -310,8 +335,8 @@ def _merge(below: Tree, above: Tree, name: str, origin: dict[str, str] | None, p
 
 def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
     """file: key=value: rule; remedy."""
-    known = list(_keys(schema))
-    tags = {tag for _, tag in known if tag}
+    known = list(_walk(schema))
+    tags = {field.kind for field in known if field.kind}
     path = ".".join(str(part) for part in error["loc"] if part not in tags)
     where = _source(path, origin)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -322,7 +347,7 @@ def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
         for (kind, key), remedy in REMOVED.items():
             if path == key and kind in error["loc"]:
                 return f"{where}: {path}={_short(error['input'])}: {remedy}"
-        names = sorted({key for key, _ in known})
+        names = sorted({field.key for field in known})
         siblings = [n for n in names if n.rpartition(".")[0] == path.rpartition(".")[0]]
         near = difflib.get_close_matches(path, siblings, 1, 0.5) or difflib.get_close_matches(path, names, 1, 0.5)
         near = near or [n for n in names if n.rpartition(".")[2] == path.rpartition(".")[2]][:1]
@@ -345,16 +370,3 @@ def _prefixes(path: str) -> Iterator[str]:
     while path:
         yield path
         path = path.rpartition(".")[0]
-
-
-def _keys(schema: Any, prefix: str = "", tag: str = "") -> Iterator[tuple[str, str]]:
-    """Every dotted key of a schema, through unions and annotations, with the union tag that it stands under."""
-    if typing.get_origin(schema) in (typing.Annotated, typing.Union, types.UnionType, tuple):
-        for option in typing.get_args(schema):
-            yield from _keys(option, prefix, tag)
-    elif isinstance(schema, type) and dataclasses.is_dataclass(schema):
-        hints = typing.get_type_hints(schema, include_extras=True)
-        kind = next((f.default for f in dataclasses.fields(schema) if f.name == "kind"), "")
-        for field in dataclasses.fields(schema):
-            yield prefix + field.name, str(kind)
-            yield from _keys(hints[field.name], f"{prefix}{field.name}.")

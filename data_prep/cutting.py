@@ -265,7 +265,7 @@ def _examine(
                     pass
             _write(known, rules, out / CUTS)
     except OSError as error:
-        remedy = "mend that and run the same again: what was found stays"
+        remedy = "fix that and run the same command again: what was found stays"
         raise InputError(f"out={out}: cannot be written ({error.strerror}); {remedy}") from error
 
 

@@ -298,7 +298,7 @@ def fetch_all(
             except InputError as error:
                 return error
             except OSError as error:
-                remedy = "mend that and run the same again: what is fetched stays"
+                remedy = "fix that and run the same command again: what is fetched stays"
                 return InputError(f"{folder / archive.name}: cannot be written ({error.strerror}); {remedy}")
 
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -41,7 +41,7 @@ Subsets = Annotated[
 From = Annotated[Path, typer.Option("--from", help="Folder that holds the subsets' folders (or is the one named).")]
 Out = Annotated[Path, typer.Option(help="Each subset becomes the corpus OUT/librilight-SUBSET.")]
 Longest = Annotated[float, typer.Option(help="Neighbouring voice activity is joined up to this many seconds.")]
-Trim = Annotated[float, typer.Option(help="A pause longer than this (seconds) is left out: no utterance spans it.")]
+Trim = Annotated[float, typer.Option(help="A pause longer than this (seconds) is skipped: no utterance spans it.")]
 Shard = Annotated[
     str | None, typer.Option(help="I/N: pack only the I-th of N equal parts, each into an OUT of its own.")
 ]
@@ -101,7 +101,7 @@ def _pack(root: Path, out: Path, rules: Rules, part: tuple[int, int] | None, wor
         say_packed(pack(segments, target, root=common_folder(everything), workers=workers), target, start)
         left_out.write(target / LEFT_OUT)
     where = f" without usable .json: see {target / LEFT_OUT}" if left_out.count else ""
-    typer.echo(f"left out {left_out.count} files{where}")
+    typer.echo(f"skipped {left_out.count} files{where}")
 
 
 class _LeftOut:

@@ -129,7 +129,7 @@ def prepare(job: Job) -> None:
     try:
         failed = _bring(job)
     except OSError as error:
-        remedy = "mend that and run the same again: what is there stays"
+        remedy = "fix that and run the same command again: what is there stays"
         raise InputError(f"out={job.out}: {error.filename} cannot be written ({error.strerror}); {remedy}") from error
     for subset in [subset for subset in job.archives if subset not in failed]:
         try:

@@ -47,7 +47,7 @@ def unpack(archive: Path, subset: str, into: Path, *, progress: bool = True) -> 
         except OSError as error:
             if error.filename is None and error.errno is None:  # gzip's own
                 raise _damaged(archive, error) from error
-            remedy = "mend that and run the same again"
+            remedy = "fix that and run the same command again"
             raise InputError(f"{into}: cannot be written ({error.strerror}); {remedy}") from error
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise _damaged(archive, error) from error

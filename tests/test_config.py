@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cpc
-from cpc.config import InputError, _keys, describe, dump, flatten, load, upgrade
+from cpc.config import InputError, _walk, describe, dump, flatten, load, upgrade
 from cpc.losses.negatives import All, Uniform
 from cpc.training.recipe import Recipe
 
@@ -171,10 +171,12 @@ def test_every_setting_of_a_recipe_has_a_type_and_a_meaning() -> None:
 
 def test_described_settings_are_those_that_the_schema_takes() -> None:
     """The names are the schema's own: none that it does not know, and none missing but the kinds."""
-    known = {name for name, _ in _keys(Recipe) if name.rpartition(".")[2] != "kind" or name == "optim.kind"}
+    known = {key for key, *_ in _walk(Recipe) if key.rpartition(".")[2] != "kind" or key == "optim.kind"}
     sections = {name.rpartition(".")[0] for name in known}
     assert {key.name for key in describe(Recipe)} >= known - sections
     assert {key.name for key in describe(Recipe)} <= known
+    filled = flatten(dump(load(Recipe, {"data": {"corpus": "packed"}})))  # by pydantic, which has its own schema
+    assert {key for key in filled if not key.endswith(".kind")} <= known
 
 
 def test_a_queue_of_frames_is_said_to_be_gone_and_what_to_do_instead() -> None:

@@ -34,7 +34,7 @@ def main() -> None:
         if disk_is_full(error):
             complain(str(DiskFull(getattr(error, "filename", None) or type(error).__module__.partition(".")[0])))
         elif isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError):
-            complain(f"{error.filename}: cannot be used ({error.strerror}); name another place, or mend that")
+            complain(f"{error.filename}: cannot be used ({error.strerror}); name another place, or fix that")
         elif type(error).__module__.startswith(("mlflow", "sqlalchemy")):
             print(f"cpc: MLflow: {said}; is MLFLOW_TRACKING_URI right?", file=sys.stderr)
         else:

@@ -103,7 +103,7 @@ def compare(
     ] = None,
 ) -> None:
     """An experiment's runs in one table, with what is within noise; or two runs side by side."""
-    from cpc.evaluation.compare import ReportOptions, show
+    from cpc.evaluation.report import ReportOptions, show
 
     shown = show(names, out, ReportOptions(html, register, alias, by))
     for table in shown.tables:

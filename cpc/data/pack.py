@@ -317,7 +317,7 @@ def pack(
             report = _finish(job, identity, len(counts))
         shutil.rmtree(job.work)
     except OSError as error:
-        remedy = "mend that and run the same again: what is packed stays"
+        remedy = "fix that and run the same command again: what is packed stays"
         raise InputError(f"out={out}: cannot be written ({error.strerror}); {remedy}") from error
     return report
 

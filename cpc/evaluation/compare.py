@@ -2,7 +2,6 @@
 
 import csv
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from cpc.evaluation.experiment import (
 from cpc.evaluation.results import ProbeResult, headings
 from cpc.evaluation.stats import paired
 from cpc.io import room_for
-from cpc.tracking.curves import History, draw, history
+from cpc.tracking.curves import History, history
 from cpc.tracking.mlflow import RUNS, connect
 
 if TYPE_CHECKING:
@@ -356,78 +355,3 @@ def cells(each: Difference, names: tuple[str, str]) -> list[str]:
     p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
     task = heading_of(each.heading).replace("\n", " ")
     return [task, each.features, percent(each.one), percent(each.other), apart, p, f"{verdict} ({found.how})"]
-
-
-# --- What `cpc compare` does: an experiment as a table with its files, or two runs side by side.
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Tables for the terminal, then lines."""
-
-    tables: "list[Table]"
-    lines: list[str]
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What else is wanted of an experiment: a page, and its best model under a name in the registry."""
-
-    html: Path | None = None
-    register: str | None = None
-    alias: str | None = None
-    by: str | None = None
-
-
-def show(names: list[str], out: Path, wishes: ReportOptions | None = None, root: Path = RUNS) -> Shown:
-    """One name is an experiment, two are runs (a folder, a name, or an MLflow id each); files are written to `out`.
-
-    Raises:
-        InputError: unknown names, more than two, or a wish that needs an experiment for two runs.
-    """
-    wishes = wishes or ReportOptions()
-    if len(names) == 1:
-        if (Path(names[0]) / "run.json").is_file():
-            raise InputError(f"compare={names[0]}: is one run; give two runs, or the name of an experiment")
-        return experiment(names[0], out, wishes, root)
-    if len(names) != 2:
-        raise InputError(f"compare={' '.join(names)}: give one experiment, or two runs")
-    if wishes != ReportOptions():
-        raise InputError(f"compare={' '.join(names)}: --html, --register, --alias and --by are for one experiment")
-    return two_runs(names[0], names[1], out, root)
-
-
-def experiment(name: str, out: Path, wishes: ReportOptions, root: Path = RUNS) -> Shown:
-    """The runs of an experiment: a table, seeds summed up, CSV, curves, and what else is wished."""
-    if (wishes.alias or wishes.by) and not wishes.register:
-        raise InputError("register: --alias and --by say how a model is registered; name it with --register NAME")
-    found = rows(name, root)
-    tables = [render(found, f"experiment {name}: with 95% intervals"), render_seeds(found)]
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [f"table: {write_csv(found, out / f'compare-{_letters(name)}.csv')}"]
-    if drawn := curves(found, root):
-        lines.append(f"training curves: {draw(drawn, out / f'compare-{_letters(name)}.png')}")
-    if wishes.html:
-        from cpc.evaluation.report import write_report
-
-        lines.append(f"page: {write_report(name, wishes.html, root)}")
-    if wishes.register:
-        from cpc.evaluation.experiment import register, sentence
-
-        lines.append(sentence(register(found, wishes.register, wishes.alias, wishes.by, root)))
-    return Shown([table for table in tables if table], lines)
-
-
-def two_runs(one: str, other: str, out: Path, root: Path = RUNS) -> Shown:
-    """Two runs side by side, and their curves in one picture."""
-
-    found = versus(one, other, root)
-    path = out / f"compare-{'-'.join(_letters(name) for name in found.names)}.png"
-    lines = [f"training curves: {draw(found.curves, path)}"]
-    lines.append("tested are these two trained models; another seed of either is another model")
-    return Shown(render_versus(found), lines)
-
-
-def _letters(name: str) -> str:
-    """A name as a part of a file's."""
-    return re.sub(r"[^\w.-]+", "_", name)

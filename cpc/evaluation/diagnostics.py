@@ -95,7 +95,7 @@ def horizon(trained: Trained, corpus: Corpus, rows: Rows, batches: int = 32, see
 
     Raises InputError if no row is as long as a window.
     """
-    hits: dict[int, list[Tensor]] = defaultdict(list)
+    correct_of: dict[int, list[Tensor]] = defaultdict(list)
     still, losses, sizes = [], [], (0, 0)
     for number, drawn, latents in _batches(trained, corpus, rows, batches, seed):
         found, unlearnt = (
@@ -105,23 +105,23 @@ def horizon(trained: Trained, corpus: Corpus, rows: Rows, batches: int = 32, see
         losses.append(found.loss.double().mean((1, 2)).cpu())
         still.append(unlearnt.correct.double().mean((1, 2)).cpu())
         for row, correct in zip(drawn, found.correct.cpu().unbind(1), strict=True):
-            hits[row].append(correct)
+            correct_of[row].append(correct)
         sizes = len(drawn), latents.z.shape[1]
     return Horizon(
-        **_with_interval(hits, seed),
+        **_with_interval(correct_of, seed),
         still=torch.stack(still).mean(0).numpy(),
         loss=torch.stack(losses).mean(0).numpy(),
         chance=trained.loss.chance(*sizes),
         ceiling=trained.loss.ceiling(*sizes) if trained.loss.bounds_information else math.nan,
         hop_ms=1000 * trained.model.hop / trained.model.sample_rate,
-        utterances=len(hits),
+        utterances=len(correct_of),
     )
 
 
-def _with_interval(hits: Mapping[int, list[Tensor]], seed: int) -> dict[str, Float64[np.ndarray, " step"]]:
-    """Accuracy at every step and its interval, from the hits (step, anchor) of each utterance's windows."""
-    counts = np.stack([torch.cat(each, 1).sum(1).numpy() for each in hits.values()])  # (utterance, step)
-    totals = np.array([sum(part.shape[1] for part in each) for each in hits.values()])
+def _with_interval(correct_of: Mapping[int, list[Tensor]], seed: int) -> dict[str, Float64[np.ndarray, " step"]]:
+    """Accuracy at every step and its interval, from what is correct (step, anchor) in each utterance's windows."""
+    counts = np.stack([torch.cat(each, 1).sum(1).numpy() for each in correct_of.values()])  # (utterance, step)
+    totals = np.array([sum(part.shape[1] for part in each) for each in correct_of.values()])
     limits = np.array([bootstrap_interval(hit, totals, seed=seed) for hit in counts.T])
     return {"accuracy": counts.sum(0) / totals.sum(), "low": limits[:, 0], "high": limits[:, 1]}
 

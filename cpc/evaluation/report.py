@@ -1,4 +1,4 @@
-"""An experiment as one HTML page that needs nothing else: no network, no script, pictures inside.
+"""What `cpc compare` shows and writes; an experiment as one HTML page that needs nothing else, pictures inside.
 
 The page is a Jinja2 template with autoescaping, so that no name of a run, setting or speaker can become markup. Jinja2
 comes with torch and MLflow, which both need it.
@@ -7,6 +7,7 @@ comes with torch and MLflow, which both need it.
 import base64
 import hashlib
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,31 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cpc.config import InputError, validate
-from cpc.evaluation.compare import LEGEND, heading_of, in_sweeps, marked, over_seeds, plus_minus
-from cpc.evaluation.experiment import Row, curves, differing, downloaded, is_error, recorded, rows, tasks
+from cpc.evaluation.compare import (
+    LEGEND,
+    heading_of,
+    in_sweeps,
+    marked,
+    over_seeds,
+    plus_minus,
+    render,
+    render_seeds,
+    render_versus,
+    versus,
+    write_csv,
+)
+from cpc.evaluation.experiment import (
+    Row,
+    curves,
+    differing,
+    downloaded,
+    is_error,
+    recorded,
+    register,
+    rows,
+    sentence,
+    tasks,
+)
 from cpc.evaluation.plots.results import draw_budgets, draw_intervals
 from cpc.evaluation.results import BETWEEN, BUDGET, ProbeResult, headings, task_name
 from cpc.io import write_text
@@ -30,6 +54,7 @@ from cpc.version import __version__
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+    from rich.table import Table
 
 TEMPLATE = "report.html"
 # The one script of the page, which its policy lets run by its hash: a heading's button sorts the rows of each sweep.
@@ -84,12 +109,12 @@ def write_report(experiment: str, path: Path, root: Path = RUNS) -> Path:
         raise InputError(f"html={path}: is a folder; name a file, for example {path / 'report.html'}")
     table = rows(experiment, root)
     with tempfile.TemporaryDirectory() as folder:
-        page = render(experiment, table, Path(folder), root)
+        page = render_page(experiment, table, Path(folder), root)
     write_text(path, page)
     return path
 
 
-def render(experiment: str, table: Sequence[Row], folder: Path, root: Path = RUNS) -> str:
+def render_page(experiment: str, table: Sequence[Row], folder: Path, root: Path = RUNS) -> str:
     """The page's text; pictures are drawn in `folder` on their way into it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -338,3 +363,73 @@ def _results(run: Path) -> str:
         return ""
     head = "Accuracy in % of a linear classifier with its 95% interval over utterances.\n\n"
     return head + "\n".join(["| task | features | data | % |", "|---|---|---|---|", *lines])
+
+
+# --- What `cpc compare` does: an experiment as a table with its files, or two runs side by side.
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Tables for the terminal, then lines."""
+
+    tables: "list[Table]"
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What else is made of an experiment: a page, and its best model under a name in the registry."""
+
+    html: Path | None = None
+    register: str | None = None
+    alias: str | None = None
+    by: str | None = None
+
+
+def show(names: list[str], out: Path, options: ReportOptions | None = None, root: Path = RUNS) -> Shown:
+    """One name is an experiment, two are runs (a folder, a name, or an MLflow id each); files are written to `out`.
+
+    Raises:
+        InputError: unknown names, more than two, or an option for an experiment where two runs are given.
+    """
+    options = options or ReportOptions()
+    if len(names) == 1:
+        if (Path(names[0]) / "run.json").is_file():
+            raise InputError(f"compare={names[0]}: is one run; give two runs, or the name of an experiment")
+        return _experiment(names[0], out, options, root)
+    if len(names) != 2:
+        raise InputError(f"compare={' '.join(names)}: give one experiment, or two runs")
+    if options != ReportOptions():
+        raise InputError(f"compare={' '.join(names)}: --html, --register, --alias and --by are for one experiment")
+    return _two_runs(names[0], names[1], out, root)
+
+
+def _experiment(name: str, out: Path, options: ReportOptions, root: Path = RUNS) -> Shown:
+    """The runs of an experiment: a table, seeds summed up, CSV, curves, and what the options ask for."""
+    if (options.alias or options.by) and not options.register:
+        raise InputError("register: --alias and --by say how a model is registered; name it with --register NAME")
+    found = rows(name, root)
+    tables = [render(found, f"experiment {name}: with 95% intervals"), render_seeds(found)]
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [f"table: {write_csv(found, out / f'compare-{_letters(name)}.csv')}"]
+    if drawn := curves(found, root):
+        lines.append(f"training curves: {training.draw(drawn, out / f'compare-{_letters(name)}.png')}")
+    if options.html:
+        lines.append(f"page: {write_report(name, options.html, root)}")
+    if options.register:
+        lines.append(sentence(register(found, options.register, options.alias, options.by, root)))
+    return Shown([table for table in tables if table], lines)
+
+
+def _two_runs(one: str, other: str, out: Path, root: Path = RUNS) -> Shown:
+    """Two runs side by side, and their curves in one picture."""
+    found = versus(one, other, root)
+    path = out / f"compare-{'-'.join(_letters(name) for name in found.names)}.png"
+    lines = [f"training curves: {training.draw(found.curves, path)}"]
+    lines.append("tested are these two trained models; another seed of either is another model")
+    return Shown(render_versus(found), lines)
+
+
+def _letters(name: str) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"[^\w.-]+", "_", name)

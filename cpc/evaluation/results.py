@@ -202,11 +202,11 @@ BUDGET = "budget_"  # begins the part of a name that says the percentage, in ful
 
 
 class Count(NamedTuple):
-    """One test utterance: `hits` of its `total` examples were right."""
+    """One test utterance: `num_correct` of its `total` examples were right."""
 
     id: str
     speaker: str
-    hits: int
+    num_correct: int
     total: int
 
 

@@ -84,7 +84,7 @@ _EXACT = 13  # clusters, up to which all 2^n swaps are counted instead of drawn
 _LENGTHS = 0.05  # share by which two front ends may differ in the frames of one utterance
 _FRAMES = 4  # and in any case by so many, at the ends
 
-UtteranceCounts = Int64[np.ndarray, "four cluster"]  # hits and totals of one, hits and totals of the other
+UtteranceCounts = Int64[np.ndarray, "four cluster"]  # correct and total of one, correct and total of the other
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def paired(
     written without their utterances.
     """
     _check(one, other)
-    counts = np.array([[c.hits for c in one.utterances], [c.total for c in one.utterances],
-                       [c.hits for c in other.utterances], [c.total for c in other.utterances]])  # fmt: skip
+    counts = np.array([[c.num_correct for c in one.utterances], [c.total for c in one.utterances],
+                       [c.num_correct for c in other.utterances], [c.total for c in other.utterances]])  # fmt: skip
     if by == "speaker":
         known = np.array([c.speaker != "" for c in one.utterances], dtype=bool)
         counts = np.stack(by_cluster([c.speaker for c in one.utterances if c.speaker], *counts[:, known]))

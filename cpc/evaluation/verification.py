@@ -1,4 +1,4 @@
-"""Speaker verification: are two utterances by one speaker? Judged by cosines of frozen features; nothing is trained."""
+"""Speaker verification: are two utterances by one speaker? By cosines of frozen features; nothing is trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -193,11 +193,11 @@ def contrast_labels(
     anchors: Int[Tensor, "anchor"],
     keys: Int[Tensor, "key"],
     own: Int[Tensor, "anchor"] | None,
-    told: PairLossConfig,
+    config: PairLossConfig,
 ) -> Paired:
-    """`contrast_pairs` of keys that share the anchor's label with those that have another, as `told` says."""
+    """`contrast_pairs` of keys that share the anchor's label with those that have another, as `config` says."""
     same, other = by_label(anchors, keys, own)
-    return contrast_pairs(scores, same, other, told.objective, told.mining, told.margin)
+    return contrast_pairs(scores, same, other, config.objective, config.mining, config.margin)
 
 
 def by_label(

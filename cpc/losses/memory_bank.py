@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class Held(NamedTuple):
+class QueuedKeys(NamedTuple):
     """The keys that a queue holds, in no order that matters, and the label of each (−1 where none was given)."""
 
     keys: Float[Tensor, "held dim"]
@@ -39,9 +39,9 @@ class Queue(nn.Module):
     def _see(self) -> None:
         self._seen = int(self.count)
 
-    def forward(self) -> Held:
+    def forward(self) -> QueuedKeys:
         held = min(self._seen, len(self.keys))
-        return Held(self.keys[:held], self.labels[:held])
+        return QueuedKeys(self.keys[:held], self.labels[:held])
 
     @torch.no_grad()
     def enqueue(self, keys: Float[Tensor, "key dim"], labels: Int[Tensor, "key"] | None = None) -> None:

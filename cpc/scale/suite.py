@@ -146,9 +146,9 @@ def _cells(
     yield ROWS[1], [(evaluated(MFCC39().to(trial.device), [linear])[0], first)]
     own = {run: evaluated(Layer(model, "c"), [linear, *hidden]) for run, model in models.items()}
     heard = {run: pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids(run)) for run in models}
-    told = {run: [replace(r, notes=r.notes + heard[run]) for r in results] for run, results in own.items()}
-    yield ROWS[2], [(results[0], run) for run, results in told.items()]
-    yield ROWS[3], [(result, run) for run, results in told.items() for result in results[1:]]
+    noted = {run: [replace(r, notes=r.notes + heard[run]) for r in results] for run, results in own.items()}
+    yield ROWS[2], [(results[0], run) for run, results in noted.items()]
+    yield ROWS[3], [(result, run) for run, results in noted.items() for result in results[1:]]
     yield ROWS[4], [(_supervised(trial, column, models[first], seed, how, cache), first) for seed in range(seeds)]
 
 

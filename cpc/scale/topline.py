@@ -20,8 +20,8 @@ from cpc.config import InputError, dump
 from cpc.evaluation.features import Layer, extract
 from cpc.evaluation.probes.dataset import examples, hold_out, labelled, speaker_numbers
 from cpc.evaluation.probes.linear import LinearClassifier
-from cpc.evaluation.probes.probe import tally
-from cpc.evaluation.probes.protocol import REPLICATES, Rows, Trial, check, conclude, find, identified, place, unit
+from cpc.evaluation.probes.probe import count_correct
+from cpc.evaluation.probes.protocol import REPLICATES, Rows, Trial, check, find, identified, make_result, place, unit
 from cpc.evaluation.results import SHORT, ProbeResult, Task, key
 from cpc.losses.supervised import ClassificationConfig, ClassificationLoss
 from cpc.models.cpc import ModelConfig
@@ -192,14 +192,14 @@ def _evaluate(
     evaluated = examples(trial, task, Layer(model, "c", NAME), tested, table)
     weight, bias = head.head.weight.detach()[classes].T.contiguous(), head.head.bias.detach()[classes]
     linear = LinearClassifier(weight, bias, 0.0, steps, best.converged)
-    hits, totals = tally(linear, evaluated.renumbered(classes), len(tested))
+    num_correct, totals = count_correct(linear, evaluated.renumbered(classes), len(tested))
     if not best.converged:
         notes += (f"Training ended after {steps} steps, before the held-out accuracy stopped rising.",)
     chosen = (
         f"the weights that were best on {held_out} kept (accuracy there {max(best.accuracies):.1%}), not trained on"
     )
-    return conclude(
-        trial, hits, totals,
+    return make_result(
+        trial, num_correct, totals,
         task=task, features=NAME, classifier="end_to_end", classes=len(classes),
         majority=float(np.bincount(evaluated.y).max() / len(evaluated)) if len(evaluated) else 0.0,
         train_utterances=len(trainer.windows.rows), train_examples=int(trainer.windows.lengths.sum()) // model.hop,

@@ -51,7 +51,7 @@ def test_voice_activity_becomes_utterances_to_the_sample(lights: Path, tmp_path:
     other = write(lights / "small/22/poems", "poems_01", [[0.0, 5.0]], seed=1, speaker="0022")
     output = call("small", "--from", lights, "--out", tmp_path / "data", "--longest", 10, "--trim", 1)
     assert "small: 2 files, 3 utterances" in output
-    assert "left out 0 files" in output
+    assert "skipped 0 files" in output
     corpus = Corpus.open(tmp_path / "data/librilight-small")
     # 0.4 to 9.84 is 9.44 s; the pause of 2.16 s after it is longer than one second.
     assert corpus.ids == [
@@ -92,7 +92,7 @@ def test_files_without_usable_json_are_listed_and_nothing_else_is_lost(lights: P
     assert corpus.ids == ["14-book-good-00000100-00000400", "14-book-rounded-00000100-00000500"]
     assert corpus.samples.tolist() == [3 * RATE, 4 * RATE]
     reasons = dict(line.split("\t") for line in (out / "left_out.tsv").read_text().splitlines()[1:])
-    assert "left out 10 files without usable .json" in output
+    assert "skipped 10 files without usable .json" in output
     expected = {
         "bad": ".json is broken: Unterminated string",
         "empty": ".json is broken: Expecting value",

@@ -142,7 +142,7 @@ def test_the_archive_of_another_subset_is_said(tmp_path: Path, into: Path) -> No
 def test_a_folder_that_cannot_be_written(tmp_path: Path, into: Path) -> None:
     into.mkdir(parents=True)
     (into / ".dev-clean.tmp").write_bytes(b"a file in the way")
-    with pytest.raises(InputError, match=r"cannot be written \(.+\); mend that"):
+    with pytest.raises(InputError, match=r"cannot be written \(.+\); fix that"):
         unpack(write(tmp_path, tarball(GOOD)), "dev-clean", into, progress=False)
 
 

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from cpc.config import InputError
 from cpc.evaluation import compare
-from cpc.evaluation.compare import ReportOptions, over_seeds, paired_test, render_versus, show, ties, versus
+from cpc.evaluation.compare import over_seeds, paired_test, render_versus, ties, versus
 from cpc.evaluation.experiment import find_run, register, sentence
+from cpc.evaluation.report import ReportOptions, show
 from cpc.tracking.mlflow import connect, experiment_id
 from tests.evaluation.recorded import UTTERANCES, add, add_result
 

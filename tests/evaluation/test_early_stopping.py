@@ -15,9 +15,9 @@ def test_it_goes_back_to_the_best_and_ends() -> None:
         assert not stopping.over
         with torch.no_grad():
             network.weight.fill_(number)
-        stopping.look(score)
+        stopping.step(score)
         rates.append(optimiser.param_groups[0]["lr"])
-    # The best was the second; two looks without a better one reduce the rate, the second time it is over.
+    # The best was the second; two validations without a better one reduce the rate, the second time it is over.
     assert rates == [1, 1, 1, SMALLER, SMALLER, SMALLER**2]
     assert stopping.over
     assert stopping.best == 0.5
@@ -28,7 +28,7 @@ def test_a_better_score_forgets_the_reductions() -> None:
     network = nn.Linear(1, 1)
     stopping = EarlyStopping(network, torch.optim.SGD(network.parameters(), 1.0), patience=1, reductions=2)
     for score in (0.1, 0.0, 0.2, 0.1):
-        stopping.look(score)
+        stopping.step(score)
     assert not stopping.over
-    stopping.look(0.15)
+    stopping.step(0.15)
     assert stopping.over

@@ -25,7 +25,7 @@ def test_every_speaker_is_judged_by_the_others(chords: Corpus) -> None:
     mine, others = ([id for id in ids if id.startswith("s1") is inside] for inside in (True, False))
     alone = probe(features, chords, others, mine, "phone", protocol=FIXED)
     assert [c for c in result.utterances if c.speaker == "s1"] == list(alone.utterances)
-    assert result.accuracy == sum(c.hits for c in result.utterances) / sum(c.total for c in result.utterances)
+    assert result.accuracy == sum(c.num_correct for c in result.utterances) / sum(c.total for c in result.utterances)
     assert result.speakers_low is not None
     assert result.split_slug == "phone_train_phone_test-4folds"
     assert result.train_utterances == 36

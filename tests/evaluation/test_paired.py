@@ -90,7 +90,7 @@ def test_by_speaker_whole_speakers_move() -> None:
     assert found.clusters == 5
     assert found.difference == paired(one, other).difference
     assert found.p >= 2 / 2**5  # nothing smaller can come of five speakers, two-sided
-    hits = np.array([count.hits for count in one.utterances])
+    hits = np.array([count.num_correct for count in one.utterances])
     assert by_cluster(speakers, hits)[0].tolist() == [int(hits[i::5].sum()) for i in range(5)]
 
 

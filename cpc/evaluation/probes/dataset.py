@@ -25,14 +25,14 @@ SHARE = 0.2
 ENOUGH = 5  # speakers, from which whole ones are held out
 
 
-class Held(NamedTuple):
+class HeldOut(NamedTuple):
     """Which training utterances are held out (none where there is only one), and what they are in words."""
 
     out: Bool[np.ndarray, " utterance"]
     words: str
 
 
-def hold_out(task: Task, corpus: Corpus, train: Rows, test: Rows, seed: int, share: float = SHARE) -> Held:
+def hold_out(task: Task, corpus: Corpus, train: Rows, test: Rows, seed: int, share: float = SHARE) -> HeldOut:
     """About `share` of the training utterances, as different from the rest as the test is."""
     speakers, chapters, ids = (_names(column, train) for column in (corpus.speakers, corpus.chapters, corpus.ids))
     if not task.startswith("speaker"):
@@ -44,19 +44,19 @@ def hold_out(task: Task, corpus: Corpus, train: Rows, test: Rows, seed: int, sha
     return _within(speakers, sessions if apart else ids, share, seed, "chapters" if apart else "utterances")
 
 
-def _held(groups: Sequence[str], share: float, seed: int, words: str) -> Held:
+def _held(groups: Sequence[str], share: float, seed: int, words: str) -> HeldOut:
     known = [name for name in groups if name]  # utterances without a speaker are trained on
     chosen = _chosen(known, share, seed)
-    return Held(np.isin(groups, sorted(chosen)), f"{len(chosen)} of {len(set(known))} {words}")
+    return HeldOut(np.isin(groups, sorted(chosen)), f"{len(chosen)} of {len(set(known))} {words}")
 
 
-def _within(speakers: Sequence[str], groups: Sequence[str], share: float, seed: int, words: str) -> Held:
+def _within(speakers: Sequence[str], groups: Sequence[str], share: float, seed: int, words: str) -> HeldOut:
     """The same within each speaker, who has to stay among the others."""
     own: dict[str, list[str]] = {}
     for speaker, group in zip(speakers, groups, strict=True):
         own.setdefault(speaker, []).append(group)
     chosen = set[str]().union(*(_chosen(names, share, seed) for names in own.values()))
-    return Held(np.isin(groups, sorted(chosen)), f"{len(chosen)} of {len(set(groups))} training {words}")
+    return HeldOut(np.isin(groups, sorted(chosen)), f"{len(chosen)} of {len(set(groups))} training {words}")
 
 
 def _chosen(groups: Sequence[str], share: float, seed: int) -> set[str]:

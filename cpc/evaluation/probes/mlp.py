@@ -14,12 +14,14 @@ from cpc.device import precision
 from cpc.evaluation.probes.dataset import Examples
 from cpc.seeding import derive, numpy_generator
 
-SMALLER = 0.3  # factor of the learning rate after `patience` looks without a better score
+SMALLER = 0.3  # factor of the learning rate after `patience` validations without a better score
 
 
 class EarlyStopping:
-    """Keeps the weights of the best look. After `patience` looks without a better score it goes back to them and takes
-    smaller steps; when `reductions` times in a row that has brought nothing better, it is over.
+    """Keeps the weights of the best validation.
+
+    After `patience` validations without a better score it goes back to them and takes smaller steps; when `reductions`
+    times in a row that has brought nothing better, it is over.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class EarlyStopping:
         self._kept = copy.deepcopy(network.state_dict())
         self._waited = self._reduced = 0
 
-    def look(self, score: float) -> None:
+    def step(self, score: float) -> None:
         """Take note of a held-out score, higher is better."""
         self.latest = score
         if score > self.best:
@@ -55,9 +57,9 @@ class EarlyStopping:
 
 BATCH = 512
 LR = 1e-3
-ROUND = (50, 500)  # steps between two looks at the held-out part: an epoch, but at least and at most so many
+ROUND = (50, 500)  # steps between two validations on the held-out part: an epoch, but at least and at most so many
 MOST_ROUNDS = 200
-_HELD = 50_000  # held-out examples of a look
+_HELD = 50_000  # held-out examples of a validation
 _MEASURED = 200_000  # examples for mean and deviation
 
 
@@ -97,7 +99,7 @@ def fit_mlp(
     while rounds < MOST_ROUNDS and not stopping.over:
         _round(current, optimiser, train, range(rounds * steps, (rounds + 1) * steps), seed)
         rounds += 1
-        stopping.look(float((current.predict(held_x) == held_y).double().mean()))
+        stopping.step(float((current.predict(held_x) == held_y).double().mean()))
     stopping.restore()
     return replace(current, iterations=rounds * steps, held_accuracy=stopping.best, converged=stopping.over)
 

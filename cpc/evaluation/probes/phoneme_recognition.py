@@ -20,12 +20,12 @@ from cpc.evaluation.features import Features, FrameTable
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.dataset import hold_out, labelled
 from cpc.evaluation.probes.mlp import EarlyStopping
-from cpc.evaluation.probes.protocol import CTC_LR, CTC_STEP, Rows, Trial, conclude
+from cpc.evaluation.probes.protocol import CTC_LR, CTC_STEP, Rows, Trial, make_result
 from cpc.evaluation.results import ProbeResult
 from cpc.seeding import derive, numpy_generator
 
 BATCH = 16  # utterances
-LEAST = 30  # steps between two looks at the held-out part: an epoch, but at least so many
+LEAST = 30  # steps between two validations on the held-out part: an epoch, but at least so many
 MOST_ROUNDS = 200
 MOST_STANDARDISED = 1000  # utterances, drawn from all, whose mean and deviation the features are standardised by
 
@@ -101,7 +101,7 @@ def fit_ctc(
             (loss / count).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         rounds += 1
-        stopping.look(-_held_loss(model, held))
+        stopping.step(-_held_loss(model, held))
     stopping.restore()
     return replace(model, iterations=rounds * steps, converged=stopping.over)
 
@@ -170,13 +170,13 @@ def evaluate_sequences(trial: Trial, features: Features, train: FrameTable, test
     inventory = trial.corpus.labels(trial.labels).inventory
     hop = features.hop / features.sample_rate
     model = fit_ctc(parts[0], parts[1], len(inventory), hop, trial.protocol.seed, trial.device)
-    hits, totals = np.zeros(len(tested), np.int64), np.zeros(len(tested), np.int64)
+    num_correct, totals = np.zeros(len(tested), np.int64), np.zeros(len(tested), np.int64)
     for place, phones in zip(evaluated.places, evaluated.phones, strict=True):
         totals[place] = len(phones)
-        hits[place] = len(phones) - edits(phones, model.decode(evaluated.table.utterance(place)))
+        num_correct[place] = len(phones) - edits(phones, model.decode(evaluated.table.utterance(place)))
     missing = len(tested) - len(evaluated.places)
-    return conclude(
-        trial, hits, totals,
+    return make_result(
+        trial, num_correct, totals,
         task="phone_sequence", features=features.name, majority=0.0,
         classes=len(np.unique(np.concatenate(parts[0].phones))),
         train_utterances=len(parts[0].places), train_examples=sum(map(len, parts[0].phones)),

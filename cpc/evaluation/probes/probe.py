@@ -24,7 +24,17 @@ from cpc.evaluation.probes.dataset import Examples, examples, hold_out, labelled
 from cpc.evaluation.probes.linear import Fitting, LinearClassifier, fit
 from cpc.evaluation.probes.mlp import HiddenLayerClassifier, fit_mlp
 from cpc.evaluation.probes.phoneme_recognition import evaluate_sequences
-from cpc.evaluation.probes.protocol import WINDOW, ProbeProtocol, Split, Trial, check, conclude, find, identified, place
+from cpc.evaluation.probes.protocol import (
+    WINDOW,
+    ProbeProtocol,
+    Split,
+    Trial,
+    check,
+    find,
+    identified,
+    make_result,
+    place,
+)
 from cpc.evaluation.results import TASKS, ProbeResult, Task
 from cpc.evaluation.runner import (
     announced,
@@ -96,7 +106,7 @@ def _log_likelihood(classifier: LinearClassifier, x: Tensor, y: Int64[Tensor, " 
     return float(scores.gather(1, y[known, None]).mean()) if known.any() else 0.0
 
 
-# --- The classifier that a protocol asks for: chosen on a held-out part of the training split, trained, and its hits.
+# --- The classifier that a protocol asks for: chosen on a held-out part of the training split, trained, and counted.
 
 
 _AT_ONCE = 1 << 26  # values of test examples put together at once: 256 MiB
@@ -160,15 +170,15 @@ def _linear(trial: Trial, train: Examples, inside: Bool[np.ndarray, " example"],
     return Trained(found, found.iterations, found.converged, l2, len(drawn), choice.format(l2))
 
 
-def tally(classifier: Predictor, test: Examples, utterances: int) -> tuple[Counts, Counts]:
-    """Hits and totals of each test utterance."""
+def count_correct(classifier: Predictor, test: Examples, utterances: int) -> tuple[Counts, Counts]:
+    """How many examples are right, and how many there are, of each test utterance."""
     right = np.zeros(len(test), dtype=bool)
     size = max(1, _AT_ONCE // test.dim)
     for start in range(0, len(test), size):
         chosen = np.arange(start, min(start + size, len(test)))
         right[chosen] = classifier.predict(test.x(chosen)).numpy() == test.y[chosen]
-    hits = np.bincount(test.utterances, right, minlength=utterances).astype(np.int64)
-    return hits, np.bincount(test.utterances, minlength=utterances).astype(np.int64)
+    num_correct = np.bincount(test.utterances, right, minlength=utterances).astype(np.int64)
+    return num_correct, np.bincount(test.utterances, minlength=utterances).astype(np.int64)
 
 
 # --- Probes: how much of the phones and the speakers a simple classifier can read from frozen features.
@@ -242,9 +252,9 @@ def _evaluate(
         raise InputError(f"{task} probe: {len(classes)} classes, {len(evaluated)} test examples: {rule}")
     train, test = learnt.renumbered(classes), evaluated.renumbered(classes)
     trained = train_classifier(trial, task, train, len(classes))
-    hits, totals = tally(trained.classifier, test, len(trial.rows(trial.test)))
-    return conclude(
-        trial, hits, totals,
+    num_correct, totals = count_correct(trained.classifier, test, len(trial.rows(trial.test)))
+    return make_result(
+        trial, num_correct, totals,
         task=task, features=trial.protocol.name(name), classes=len(classes), classifier=trial.protocol.classifier,
         majority=float(np.bincount(evaluated.y).max() / len(evaluated)), l2=trained.l2,
         train_utterances=len(np.unique(train.utterances)), train_examples=trained.examples,
@@ -272,7 +282,7 @@ def _empty_note(name: str, utterances: int, given: Examples) -> tuple[str, ...]:
 
 
 def evaluate_folds(trial: Trial, task: Task, features: Features, table: FrameTable) -> ProbeResult:
-    """Evaluate every fold of `trial.folds` and pool the hits; `table` holds the features of the rows `trial.tested`."""
+    """Evaluate every fold of `trial.folds` and pool the counts; `table` has the features of the rows `trial.tested`."""
     notes, rows = check(trial, task), trial.tested
     fold = folds_of([trial.corpus.speakers[row] for row in rows.tolist()], trial.folds, trial.protocol.seed)
     results = []
@@ -295,12 +305,12 @@ def _pool(trial: Trial, results: Sequence[ProbeResult], notes: tuple[str, ...]) 
     counts = {count.id: count for result in results for count in result.utterances}
     ids = [trial.corpus.ids[row] for row in trial.tested.tolist()]
     none = (0, 0, 0, 0)  # of who is in no fold
-    hits, totals = (np.array([counts.get(id, none)[place] for id in ids], dtype=np.int64) for place in (2, 3))
+    num_correct, totals = (np.array([counts.get(id, none)[place] for id in ids], dtype=np.int64) for place in (2, 3))
     first, strengths = results[0], sorted({result.l2 for result in results if result.l2 is not None})
     said = f"{trial.folds} folds over speakers, all choices made anew in each"
     weights = [result.test_examples for result in results]
-    return conclude(
-        trial, hits, totals,
+    return make_result(
+        trial, num_correct, totals,
         task=first.task, features=first.features, classifier=first.classifier, classes=max(r.classes for r in results),
         majority=float(np.average([r.majority for r in results], weights=weights)),
         l2=strengths[0] if len(strengths) == 1 else None,

@@ -156,21 +156,29 @@ def _check_folds(trial: Trial, task: Task) -> tuple[str, ...]:
     return (rule, *said) if nobody else (rule,)
 
 
-def conclude(trial: Trial, hits: Rows, totals: Rows, **facts: Any) -> ProbeResult:
-    """A result from the hits and totals of the test utterances, in the order of their rows; `facts` are the rest of
-    its fields.
+def make_result(trial: Trial, num_correct: Rows, totals: Rows, **facts: Any) -> ProbeResult:
+    """A result of a probe.
+
+    Args:
+        trial: what was asked.
+        num_correct: examples that are right, of each test utterance in the order of their rows.
+        totals: all examples of each.
+        facts: the rest of the result's fields.
+
+    Returns:
+        The result, with its intervals over utterances and speakers.
     """
     corpus, seed = trial.corpus, trial.protocol.seed
     rows = trial.tested.tolist()
     speakers = [corpus.speakers[row] for row in rows]
-    low, high = bootstrap_interval(hits, totals, replicates=REPLICATES, seed=seed)
-    over = over_speakers(speakers, hits, totals, seed)
-    counts = zip([corpus.ids[row] for row in rows], speakers, hits.tolist(), totals.tolist(), strict=True)
+    low, high = bootstrap_interval(num_correct, totals, replicates=REPLICATES, seed=seed)
+    over = over_speakers(speakers, num_correct, totals, seed)
+    counts = zip([corpus.ids[row] for row in rows], speakers, num_correct.tolist(), totals.tolist(), strict=True)
     names = trial.split_names
     return ProbeResult(
         train=names["train"],
         test=names["test"],
-        accuracy=float(hits.sum() / totals.sum()),
+        accuracy=float(num_correct.sum() / totals.sum()),
         low=low,
         high=high,
         speakers_low=over[0],
@@ -186,11 +194,11 @@ def conclude(trial: Trial, hits: Rows, totals: Rows, **facts: Any) -> ProbeResul
 
 
 def over_speakers(
-    speakers: Sequence[str], hits: Rows, totals: Rows, seed: int
+    speakers: Sequence[str], num_correct: Rows, totals: Rows, seed: int
 ) -> tuple[float, float] | tuple[None, None]:
     """The interval over known speakers; none for fewer than two."""
     known = np.array([name != "" for name in speakers], dtype=bool)
-    by_speaker = by_cluster([name for name in speakers if name], hits[known], totals[known])
+    by_speaker = by_cluster([name for name in speakers if name], num_correct[known], totals[known])
     if np.count_nonzero(by_speaker[1]) < 2:
         return None, None
     return bootstrap_interval(by_speaker[0], by_speaker[1], replicates=REPLICATES, seed=seed)
