@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -53,12 +53,21 @@ def stoppable() -> Iterator[SignalHandler]:
 
 
 Ending = Literal["finished", "stopped"]
+Hopeless = Callable[[int, Mapping[str, float]], bool]
 
 
-def fit(job: Trainer, folder: Path, tracker: Tracker | None, display: Display, stop: SignalHandler) -> dict[str, float]:
+def fit(
+    job: Trainer,
+    folder: Path,
+    tracker: Tracker | None,
+    display: Display,
+    stop: SignalHandler,
+    hopeless: Hopeless | None = None,
+) -> dict[str, float]:
     """Train until the recipe's last step or a request to stop; gives the latest value of every metric.
 
-    Every process of a world calls it; the one with a tracker tracks, and looks at the model's health.
+    Every process of a world calls it; the one with a tracker tracks, and looks at the model's health. `hopeless` is
+    asked after each validation, with the step and the metrics, whether the run is to stop: it does a step later.
 
     Raises:
         NotFinite: the loss is no longer a number; the last good checkpoint is untouched.
@@ -90,6 +99,8 @@ def fit(job: Trainer, folder: Path, tracker: Tracker | None, display: Display, s
             values = _validate(job, latest, health, display)
             record(values, done)
             latest |= values
+            if hopeless and hopeless(done, latest):
+                stop.requested = "early stopping"
         better = validate and latest.get("valid/loss", math.inf) < job.best
         if better:
             job.best = latest["valid/loss"]
