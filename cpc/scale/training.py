@@ -51,7 +51,7 @@ def train_on_ray(
         NotFinite: the loss is not a number.
     """
     cpus, gpus = 1.0 if cpus is None else cpus, gpus or 0.0
-    with connected(address, at_least=(workers or 1) * cpus):
+    with connected(address, at_least=(workers or 1) * cpus, shown=True):
         number = fit_in(workers, cpus, gpus)
         task: dict[str, Any] = {"folder": os.fspath(Path.cwd()), "words": list(words), "resume": None}
         if folder is not None:
