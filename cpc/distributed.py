@@ -23,6 +23,7 @@ from cpc.config import InputError
 from cpc.device import device
 
 T = TypeVar("T")
+BACKEND = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # numbers on the CPU travel by gloo
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Vote:
 
 @contextmanager
 def start(device_name: str = "auto") -> Iterator[World]:
-    """Join the processes that torchrun started, each on a device of its own; without torchrun, a world of one.
+    """Join the processes that torchrun or Ray Train started, each on a device of its own; else, a world of one.
 
     Raises:
         InputError: a device that is not there, or that the processes would have to share.
@@ -109,8 +110,9 @@ def start(device_name: str = "auto") -> Iterator[World]:
         yield World(device(device_name))
         return
     own = _own_device(device_name, int(os.environ.get("LOCAL_RANK", rank)))
-    backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=_store(), rank=rank, world_size=size)
+    joined = dist.is_initialized()  # by Ray Train, which ends it too
+    if not joined:
+        dist.init_process_group(BACKEND[own.type], store=_store(), rank=rank, world_size=size)
     try:
         yield World(own, rank, size)
     except RuntimeError as error:
@@ -121,7 +123,8 @@ def start(device_name: str = "auto") -> Iterator[World]:
         raise
     finally:
         _neighbours.cache_clear()
-        dist.destroy_process_group()
+        if not joined:
+            dist.destroy_process_group()
 
 
 def _store() -> Store:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -23,14 +23,14 @@ from numpy import ndarray
 from cpc.config import InputError
 from cpc.data.alignment import AlignedRow, write_alignment
 from cpc.data.corpus import Corpus
-from cpc.data.progress import show_progress
+from cpc.data.engine import Engine, Tick, Work, Worker
 from cpc.io import atomic, locked, write_json, write_text
 
 from . import aligner, lexicon
 from .aligner import PAUSE, PHONES, SAMPLE_RATE, Aligned, Aligner, AlignmentError
 from .label_files import check_scheme
 from .lexicon import pronounce, split_words, unknown_words
-from .processes import cores, spread
+from .processes import Processes, cores, spread
 
 
 class AlignJob(NamedTuple):
@@ -238,13 +238,15 @@ def align(
     workers: int | None = None,
     shard: tuple[int, int] | None = None,
     progress: bool = True,
+    engine: Engine | None = None,
 ) -> AlignReport:
     """Align every utterance that has a transcript, in `workers` processes (default: one a core).
 
     What cannot be aligned is left out, with its reason in labels/SCHEME.utterances.tsv. Killed at any moment, the
     same call resumes with the missing chunks and ends with the same bytes, for any number of workers. With `shard`
     (i, n) only every n-th chunk is done, from the i-th: several machines that see the same folder share the work, and
-    whoever finds all chunks done joins them.
+    whoever finds all chunks done joins them. With an `engine` (`cpc.scale.ray`) its workers align the chunks; they
+    must all see the corpus.
 
     Raises InputError if PocketSphinx is missing, if the corpus is not at 16 kHz or has no transcripts, if nothing in
     it could be aligned, if its folder cannot be written, and if another process is at the same work.
@@ -256,14 +258,21 @@ def align(
         raise InputError(f"shard={first}/{every}: must be I/N with 1 <= I <= N")
     settings = _settings(corpus, scheme)
     try:
-        return _run(corpus, scheme, settings, workers, first, every, progress)
+        return _run(corpus, scheme, settings, workers, first, every, progress, engine or Processes(workers))
     except OSError as error:
         remedy = "mend that and run the same again: what is aligned stays"
         raise InputError(f"corpus={corpus.path}: its labels cannot be written ({error}); {remedy}") from error
 
 
 def _run(
-    corpus: Corpus, scheme: str, settings: dict[str, Any], workers: int, first: int, every: int, progress: bool
+    corpus: Corpus,
+    scheme: str,
+    settings: dict[str, Any],
+    workers: int,
+    first: int,
+    every: int,
+    progress: bool,
+    engine: Engine,
 ) -> AlignReport:
     start = time.monotonic()
     plan = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -274,7 +283,7 @@ def _run(
     _start(job, chunks)
     with _claimed(job, f"{first}-{every}"):
         _write_lexicon(job, corpus, workers)
-        fresh = _align_chunks(job, corpus, {number: chunks[number] for number in mine}, workers, progress)
+        fresh = _align_chunks(job, corpus, {number: chunks[number] for number in mine}, engine, progress)
     with _claimed(job, "join", wait=True):
         if done := _finished(job, len(chunks)):  # by the process of another shard
             return done
@@ -357,27 +366,30 @@ def _write_lexicon(job: AlignJob, corpus: Corpus, workers: int) -> None:
         write_lexicon(job.parts / job.lexicon.name, zip(words, spoken, strict=True))
 
 
-def _align_chunks(job: AlignJob, corpus: Corpus, chunks: dict[int, range], workers: int, progress: bool) -> float:
+def _align_chunks(job: AlignJob, corpus: Corpus, chunks: dict[int, range], engine: Engine, progress: bool) -> float:
     """Align the chunks that have no part file yet; the seconds of audio in them."""
     missing = {number: rows for number, rows in chunks.items() if not job.part(number).is_file()}
     parts = ((number, rows, slice(rows.start, rows.stop)) for number, rows in missing.items())
-    tasks = [Task(job, number, rows, corpus.ids[part], corpus.texts[part]) for number, rows, part in parts]
-    heard = 0
-    with show_progress("aligning", sum(map(len, missing.values())), corpus.sample_rate, progress) as state:
-        for lengths in spread(_align_chunk, tasks, min(workers, max(1, len(tasks)))):
-            heard += sum(lengths)
-            state.files += len(lengths) - 1
-            state.tick(sum(lengths))
-    return heard / corpus.sample_rate
+    tasks = (Task(job, number, rows, corpus.ids[part], corpus.texts[part]) for number, rows, part in parts)
+    items = sum(map(len, missing.values()))
+    work = Work("aligning", tasks, partial(_aligning, job), items, corpus.sample_rate, "utterances")
+    return sum(engine.run(work, progress)) / corpus.sample_rate
 
 
-def _align_chunk(task: Task) -> list[int]:
-    """Write one part file; the samples of each utterance in it."""
-    corpus, tool = _tools(task.job)
-    utterances = zip(task.ids, map(corpus.waveform, task.rows), task.texts, strict=True)
-    outcomes = [_align_one(tool, *utterance) for utterance in utterances]
-    write_part(task.job.part(task.number), outcomes)
-    return [outcome.samples for outcome in outcomes]
+def _aligning(job: AlignJob) -> Worker[Task, int]:
+    """Writes the part file of each chunk, and yields the samples in it."""
+    tools = _tools(job)
+
+    def align_chunks(tasks: Iterator[Task], tick: Tick) -> Iterator[int]:
+        for task in tasks:
+            outcomes = []
+            for id, row, text in zip(task.ids, task.rows, task.texts, strict=True):
+                outcomes.append(_align_one(tools[1], id, tools[0].waveform(row), text))
+                tick(outcomes[-1].samples, failed=bool(outcomes[-1].reason))
+            write_part(job.part(task.number), outcomes)
+            yield sum(outcome.samples for outcome in outcomes)
+
+    return align_chunks
 
 
 @lru_cache(maxsize=1)

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -18,8 +18,9 @@ from numpy import ndarray
 from cpc.audio.decode import SAMPLE_RATE, Reader
 from cpc.audio.integrity import Undecodable
 from cpc.config import InputError
+from cpc.data.engine import Engine, Threads, Tick, Work, Worker
 from cpc.data.pack import Listing, claimed, listed, taken, work_folder
-from cpc.data.progress import Progress, show_progress, stream
+from cpc.data.progress import stream
 from cpc.data.shards import Source, relative
 from cpc.data.spool import Spool
 from cpc.io import atomic
@@ -159,6 +160,7 @@ def cut_files(
     *,
     workers: int | None = None,
     progress: bool = True,
+    engine: Engine | None = None,
 ) -> Iterator[Source]:
     """The same sources by their ids, but those that last longer than `rules.longest` as segments at pauses.
 
@@ -177,7 +179,8 @@ def cut_files(
 
     unread = listed(source for source in stream(must_be_read, ordered, workers) if source)
     if unread or (len(known) and not (out / CUTS).exists()):
-        _examine(unread, known, root, out, rules, workers, progress)
+        does = engine or Threads(workers or os.cpu_count() or 1)
+        _examine(unread, known, root, out, rules, does, progress)
     return _after(ordered, known, root)
 
 
@@ -238,35 +241,37 @@ def _examine(
     root: Path,
     out: Path,
     rules: Rules,
-    workers: int | None,
+    engine: Engine,
     progress: bool,
 ) -> None:
     """Find the cuts of `unread`, each written down as soon as it is found, and then all of them in OUT/cuts.jsonl."""
     if (out / "corpus.json").exists():
         raise taken(out, "a packed corpus of other files or settings")
-    lock = Lock()
-
-    def examine(source: Source, log: IO[str], state: Progress) -> None:
-        cuts = find_cuts(source.path, relative(source.path, root), rules)
-        with lock:
-            known[_place(cuts.path, cuts.size)] = cuts._asdict()
-            log.write(_line(cuts))
-            log.flush()
-        state.tick(cuts.samples * SAMPLE_RATE // cuts.rate)
-
+    work = Work("finding pauses", unread, partial(_finder, root, rules), len(unread), SAMPLE_RATE)
     try:
-        with claimed(out) as work:
-            _write(known, rules, work / CUTS)
-            with (
-                (work / CUTS).open("a", encoding="utf-8") as log,
-                show_progress("finding pauses", len(unread), SAMPLE_RATE, progress) as state,
-            ):
-                for _ in stream(lambda source: examine(source, log, state), unread, workers or os.cpu_count()):
-                    pass
+        with claimed(out) as folder:
+            _write(known, rules, folder / CUTS)
+            with (folder / CUTS).open("a", encoding="utf-8") as log:
+                for cuts in engine.run(work, progress):
+                    known[_place(cuts.path, cuts.size)] = cuts._asdict()
+                    log.write(_line(cuts))
+                    log.flush()
             _write(known, rules, out / CUTS)
     except OSError as error:
         remedy = "fix that and run the same command again: what was found stays"
         raise InputError(f"out={out}: cannot be written ({error.strerror}); {remedy}") from error
+
+
+def _finder(root: Path, rules: Rules) -> Worker[Source, Cuts]:
+    """Finds the cuts of files, which may last hours: a block is one file."""
+
+    def find(sources: Iterator[Source], tick: Tick) -> Iterator[Cuts]:
+        for source in sources:
+            cuts = find_cuts(source.path, relative(source.path, root), rules)
+            tick(cuts.samples * SAMPLE_RATE // cuts.rate)
+            yield cuts
+
+    return find
 
 
 def find_cuts(path: Path, name: str, rules: Rules) -> Cuts:

@@ -1,7 +1,7 @@
 """Pack a folder of audio (any format of libsndfile, any layout) into a corpus, with what lies beside it.
 
 cpc data folder AUDIO_FOLDER --out OUT [--speaker-from parent|regex|table] [--table TSV] [--longest 60]
-    [--trim SECONDS] [--strict] [--shard I/N] [--splits DIR|none] [--phones FILE|none]
+    [--trim SECONDS] [--strict] [--shard I/N] [--splits DIR|none] [--phones FILE|none] [--engine ray]
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import typer
 
 from cpc.audio.decode import walk_audio
 from cpc.audio.location import is_remote, locate
+from cpc.cli.arguments import Address, Cpus, EngineName
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
+from cpc.data.engine import Engine
 from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
 from cpc.data.shards import Source
 from cpc.io import write_json
+from cpc.scale.ray import engine_named
 
 from .console import run, say_packed
 from .cutting import CUTS, Rules, cut_files
@@ -86,7 +89,10 @@ Phones = Annotated[
     typer.Option(help=f"Phone labels, one each 10 ms, or none. Default: {LABELS}\\[.gz] beside table or audio."),
 ]
 Centre = Annotated[int, typer.Option(help="The sample at the centre of label 0; 200 in the CPC paper's file.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Files or shards worked on at a time. Default: one a core.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Files or shards worked on at a time; with --engine ray workers. Default: one a core."),
+]
 
 
 @app.command()
@@ -107,6 +113,9 @@ def main(
     phones: Phones = None,
     first_centre: Centre = 200,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
 ) -> None:
     """Pack a folder of FLAC, WAV, Ogg, Opus, MP3 … into a corpus that is fast to train on.
 
@@ -124,6 +133,8 @@ def main(
 
     Speakers from names such as day1/s07_take2.wav: --speaker-regex '(?P&lt;speaker&gt;s[0-9]+)_'
 
+    With --engine ray the workers of a cluster read, cut and pack; all of them must see AUDIO_FOLDER and OUT.
+
     Killed at any moment, the same command continues; OUT depends on the files and these options alone.
     """
     start = time.monotonic()
@@ -137,9 +148,11 @@ def main(
     if part:
         sources = take_shard(everything, *part)
         typer.echo(f"shard {shard}: {len(sources)} of {len(everything)} files")
-    if cut:
-        sources = _cut(sources, root, target, rules, workers)
-    report = pack(sources, target, root=common_folder(everything), workers=workers, strict=strict)
+    with engine_named(engine, address, workers, cpus) as chosen:
+        if cut:
+            sources = _cut(sources, root, target, rules, workers, chosen)
+        root_of_all = common_folder(everything)
+        report = pack(sources, target, root=root_of_all, workers=workers, strict=strict, engine=chosen)
     say_packed(report, target, start)
     write_json(target / "origin.json", {"audio": str(root.resolve())})  # where labels beside the audio are found later
     _take_labels(Corpus.open(target), audio, table, splits, phones, first_centre)
@@ -220,10 +233,10 @@ def _speakers(sources: Iterable[Source], root: Path, wanted: SpeakerFrom | None,
     return sources
 
 
-def _cut(sources: Listing, root: Path, out: Path, rules: Rules, workers: int | None) -> Listing:
+def _cut(sources: Listing, root: Path, out: Path, rules: Rules, workers: int | None, engine: Engine | None) -> Listing:
     """The sources after cutting, and a line on what became of those that were cut."""
     before, after = _Tally(), _Tally()
-    parts = listed(after.count(cut_files(sources, root, out, rules, workers=workers)))
+    parts = listed(after.count(cut_files(sources, root, out, rules, workers=workers, engine=engine)))
     for _ in before.count(sources):
         pass
     if after.segments:

@@ -12,11 +12,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from cpc.cli.arguments import Address, Cpus, EngineName
 from cpc.config import InputError
 from cpc.data.alignment import AlignedRow, read_cpc_phones
 from cpc.data.corpus import Corpus
+from cpc.data.engine import Engine
 from cpc.data.pack import parse_shard
 from cpc.data.remote import refuse_copy
+from cpc.scale.ray import engine_named
 from cpc.version import __version__
 
 from .console import run
@@ -72,6 +75,9 @@ def main(
     partial: Partial = False,
     workers: Workers = None,
     shard: Shard = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    cpus: Cpus = None,
 ) -> None:
     """Give a packed corpus labels, from exactly one source. Several schemes stand beside each other.
 
@@ -84,6 +90,7 @@ def main(
     _belongs("--first-centre", first_centre is not None, "--cpc", cpc is not None)
     _belongs("--phone-set", phone_set != "arpabet", "--textgrid", textgrid is not None)
     _belongs("--shard", shard is not None, "--align", align)
+    _belongs("--engine", engine != "local", "--align", align)
     check_scheme(scheme)
     opened = Corpus.open(corpus)
     if len(opened.parts) > 1:
@@ -98,7 +105,8 @@ def main(
     elif phn:
         take_phn(opened, folder or _audio_folder(opened), scheme, workers=processes, partial=partial)
     else:
-        _align(opened, scheme, workers, shard)
+        with engine_named(engine, address, workers, cpus) as chosen:
+            _align(opened, scheme, workers, shard, chosen)
 
 
 def _one_source(given: dict[str, bool]) -> None:
@@ -127,11 +135,11 @@ def _audio_folder(corpus: Corpus) -> Path:
     raise InputError(f"--phn: {where}; name the folder of the .PHN files: --phn FOLDER")
 
 
-def _align(corpus: Corpus, scheme: str, workers: int | None, shard: str | None) -> None:
+def _align(corpus: Corpus, scheme: str, workers: int | None, shard: str | None, engine: Engine | None) -> None:
     part = None if shard is None else parse_shard(shard)
     from .align import align
 
-    for line in align(corpus, scheme=scheme, workers=workers, shard=part).lines():
+    for line in align(corpus, scheme=scheme, workers=workers, shard=part, engine=engine).lines():
         typer.echo(line)
 
 

@@ -29,6 +29,10 @@ Address = Annotated[
     ),
 ]
 Cpus = Annotated[float | None, typer.Option(help="With --engine ray: cores of each worker. Default: 1.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --engine ray: how many. Default: as many as there is room for."),
+]
 Gpus = Annotated[float | None, typer.Option(help="With --engine ray: GPUs of each worker. Default: 0.")]
 
 

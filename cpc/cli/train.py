@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpc.cli.arguments import complain, open_device
+from cpc.cli.arguments import Address, Cpus, EngineName, Gpus, Workers, complain, open_device
 from cpc.config import InputError
 
 if TYPE_CHECKING:
@@ -21,19 +21,34 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run: it is kept in runs/NAME.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to resume.")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Train a model, tracked and checkpointed. Ctrl-C saves and stops; --resume runs/NAME continues.
 
-    On several devices: torchrun --nproc-per-node N -m cpc train RECIPE
+    On several devices: torchrun --nproc-per-node N -m cpc train RECIPE, or --engine ray --workers N.
     """
+    from cpc.data.engine import check_engine
     from cpc.training.metrics import NotFinite
     from cpc.training.recipe import load_config
     from cpc.training.run import resume as resume_run
     from cpc.training.run import train as begin
 
     words = words or []
+    check_engine(engine, {"address": address, "workers": workers, "cpus": cpus, "gpus": gpus})
     try:
-        if resume is not None:
+        if engine == "ray":
+            from cpc.scale.training import train_on_ray
+
+            if resume is None and (not words or "=" in words[0]):
+                raise InputError(
+                    "RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first"
+                )
+            run = train_on_ray(words, name, resume, address=address, workers=workers, cpus=cpus, gpus=gpus)
+        elif resume is not None:
             open_device("auto")
             run = resume_run(resume, words)
         elif not words or "=" in words[0]:
@@ -66,8 +81,18 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every recipe and list the runs; train none.")
     ] = False,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
-    """Train a recipe under several settings, probe each run, compare. The same command resumes after a kill."""
+    """Train a recipe under several settings, probe each run, compare. The same command resumes after a kill.
+
+    With --engine ray the runs are trained by the workers of a cluster, several at a time.
+    """
+    from cpc.data.engine import check_engine
+    from cpc.scale.ray import engine_named
     from cpc.scale.sweep import plan
     from cpc.scale.sweep import sweep as run_sweep
 
@@ -78,8 +103,11 @@ def sweep(
             print(f"{name}: {recipe.training.max_steps} steps, seed {recipe.seed}")
         print(f"{len(planned)} runs, each with {len(config.probes)} probes, in experiment {config.experiment}")
         return
-    open_device("auto")
-    config, done, failed = run_sweep(file, overrides, say=print)
+    check_engine(engine, {"workers": workers})
+    with engine_named(engine, address, workers, cpus, gpus) as chosen:
+        if chosen is None:
+            open_device("auto")
+        config, done, failed = run_sweep(file, overrides, say=print, engine=chosen)
     for name, reason in failed:
         print(f"cpc: {name}: {reason}", file=sys.stderr)
     if done and done[-1].status == "KILLED":

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Corpus:
         self.path = folders[0] if len(folders) == 1 else Path(",".join(map(str, folders)))
         self.sample_rate: int = infos[0]["sample_rate"]  # Hz
         self.digest: str = _digest(infos)  # sha256 of the manifest's rows and the audio
-        self._map = lru_cache(MOST_OPEN)(self._open_shard)
+        self._copied = any(map(remote.is_copy, folders)) and remote.cache_size() is not None
+        self._map = lru_cache(remote.most_open(MOST_OPEN) if self._copied else MOST_OPEN)(self._open_shard)
         self._order: Any = None
         tables = [_read(folder, ("shard", "offset", "samples")) for folder in folders]
         shard, self.offset, self.samples = (
@@ -116,9 +118,17 @@ class Corpus:
 
     def _open_shard(self, shard: int) -> Int16[ndarray, " sample"]:
         path = self.shard_path(shard)
-        if not path.exists():
-            self.fetch_shard(shard)
-        samples: ndarray = np.load(path, mmap_mode="r")
+        while True:
+            if not path.exists():
+                self.fetch_shard(shard)
+            try:
+                samples: np.memmap[Any, Any] = np.load(path, mmap_mode="r")
+                if self._copied:
+                    remote.hold(path, samples)
+                break
+            except FileNotFoundError:  # evicted in between
+                if not self._copied:
+                    raise
         return samples.view(np.ndarray)  # still the memory map, without the cost of slicing a np.memmap
 
     @property
@@ -318,6 +328,18 @@ class Corpus:
         offset = int(self.offset[row])
         return self._map(int(self.shard[row]))[offset + start : offset + stop]
 
+    def _opened(self, path: Path, shard: int) -> FileIO:
+        """The file of a shard, fetched first where it is missing; what is open stays readable when it is evicted."""
+        while True:
+            try:
+                file = path.open("rb", buffering=0)
+            except FileNotFoundError:
+                self.fetch_shard(shard)
+                continue
+            if self._copied:
+                remote.touch(path)
+            return file
+
     def gather(
         self,
         rows: Int[ndarray, " batch"],
@@ -345,12 +367,7 @@ class Corpus:
         places = HEADER + out.itemsize * (self.offset[rows] + starts)
         for window, shard, place in zip(out, self.shard[rows].tolist(), places.tolist(), strict=True):
             path = self.shard_path(shard)
-            try:
-                opened = path.open("rb", buffering=0)
-            except FileNotFoundError:
-                self.fetch_shard(shard)
-                opened = path.open("rb", buffering=0)
-            with opened as file:
+            with self._opened(path, shard) as file:
                 file.seek(place)
                 if file.readinto(window) != window.nbytes:
                     raise InputError(f"corpus={self.path}: {path.name} is cut short; copy or pack the corpus again")

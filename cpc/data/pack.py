@@ -8,23 +8,25 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
-from threading import Event
 from typing import IO, NamedTuple, overload
+
+import numpy as np
+from numpy import ndarray
 
 from cpc.audio.decode import SAMPLE_RATE, AudioInfo, probe
 from cpc.audio.integrity import Undecodable
 from cpc.audio.location import is_remote, locate, locator
 from cpc.config import InputError
 from cpc.data import shards
-from cpc.data.progress import Progress, show_progress, stream
+from cpc.data.engine import Engine, Threads, Tick, Work, Worker
 from cpc.data.shards import Part, Source, printable
 from cpc.data.spool import Database
-from cpc.io import atomic, locked, write_json, write_text
+from cpc.io import atomic, locked, remove_temporary, write_json, write_text
 
 _CHUNK = 256  # sources in memory at once
 _SAMPLES_A_BYTE = {".wav": 0.5, ".aiff": 0.5, ".flac": 1}  # about, where it only says how many go into one shard
@@ -157,6 +159,16 @@ class PackPlan:
     shard_samples: int
     progress: bool
     strict: bool = False  # whether a file that lacks a little of what its header says is skipped
+    engine: Engine | None = None  # who does it; threads of this process by default
+
+    @property
+    def does(self) -> Engine:
+        """Who does it."""
+        return self.engine or Threads(self.workers)
+
+    def run_of(self, first: int, stop: int) -> Sequence[Source]:
+        """Consecutive sources, in memory where they are to travel."""
+        return list(self.sources[first:stop]) if self.engine else self.sources[first:stop]
 
     @property
     def work(self) -> Path:
@@ -227,20 +239,29 @@ def cut(lengths: Iterable[int], most: int) -> list[int]:
 def _lengths(job: PackPlan) -> Iterator[int]:
     """Samples of each source at the corpus's rate, from its header; 0 if the header cannot be read."""
     sources = iter(job.sources)
-    chunks = iter(lambda: list(islice(sources, _CHUNK)), [])
-    with show_progress("reading lengths", len(job.sources), job.sample_rate, job.progress) as state:
+    chunks = enumerate(iter(lambda: list(islice(sources, _CHUNK)), []))
+    found: dict[int, ndarray] = {}  # of each chunk: they come in any order
+    work = Work("reading lengths", chunks, partial(_measurer, job.sample_rate), len(job.sources), job.sample_rate)
+    for number, lengths in job.does.run(work, job.progress):
+        found[number] = np.array(lengths, np.int64)
+    for number in range(len(found)):
+        yield from found[number].tolist()
 
-        def measure(chunk: Sequence[Source]) -> list[int]:
-            return list(_measure(chunk, job.sample_rate, state))
 
-        for lengths in stream(measure, chunks, job.workers):
-            yield from lengths
+def _measurer(sample_rate: int) -> Worker[tuple[int, list[Source]], tuple[int, list[int]]]:
+    """Measures numbered chunks of sources."""
+
+    def measure(chunks: Iterator[tuple[int, list[Source]]], tick: Tick) -> Iterator[tuple[int, list[int]]]:
+        for number, chunk in chunks:
+            yield number, list(_measure(chunk, sample_rate, tick))
+
+    return measure
 
 
-def _measure(chunk: Sequence[Source], sample_rate: int, state: Progress) -> Iterator[int]:
+def _measure(chunk: Sequence[Source], sample_rate: int, tick: Tick) -> Iterator[int]:
     path, info = None, AudioInfo(0, 1, 1)
     for source in chunk:
-        state.tick()
+        tick()
         if source.path != path:  # segments of a file lie beside each other: its header is read once
             path, info = source.path, _probe(source.path)
         stop = info.samples if source.stop is None else min(source.stop, info.samples or source.stop)
@@ -285,6 +306,7 @@ def pack(
     shard_samples: int = SHARD_SAMPLES,
     progress: bool = True,
     strict: bool = False,
+    engine: Engine | None = None,
 ) -> PackReport:
     """Decode `sources`, files or segments of files, into a packed corpus at `out`.
 
@@ -306,7 +328,9 @@ def pack(
         raise InputError("sources=[]: a corpus needs at least one audio file")
     common = common_folder(listing)
     workers = workers or os.cpu_count() or 1
-    job = PackPlan(listing, common, root or common, Path(out), workers, sample_rate, shard_samples, progress, strict)
+    job = PackPlan(
+        listing, common, root or common, Path(out), workers, sample_rate, shard_samples, progress, strict, engine
+    )
     identity = digest(job)
     if done := _finished(job, identity):
         return done
@@ -314,6 +338,8 @@ def pack(
         with claimed(job.out):
             counts = plan(job, identity)
             _write_shards(job, counts)
+            if engine is not None:
+                remove_temporary(job.out)
             report = _finish(job, identity, len(counts))
         shutil.rmtree(job.work)
     except OSError as error:
@@ -355,36 +381,35 @@ def _write_shards(job: PackPlan, counts: Sequence[int]) -> None:
     starts = list(accumulate(counts, initial=0))
     missing = [shard for shard in range(len(counts)) if not _complete(job, shard)]
     files = sum(counts[shard] for shard in missing)
-    stop = Event()  # after an error or Ctrl-C the other workers end at their next file
-    with show_progress("packing", files, job.sample_rate, job.progress) as state:
+    # A run of the listing is a view of what is on disk here; what travels to other machines is read from it.
+    blocks = ((shard, job.run_of(starts[shard], starts[shard + 1])) for shard in missing)
+    writer = _ShardWriter(job.out, job.work, job.shown_from, job.sample_rate, job.strict)
+    work = Work("packing", blocks, writer.open, files, job.sample_rate)
+    for _ in job.does.run(work, job.progress):
+        pass
 
-        def tick(samples: int) -> None:
-            state.tick(samples)
-            if stop.is_set():
-                raise CancelledError
 
-        def write(shard: int) -> None:
-            sources = job.sources[starts[shard] : starts[shard + 1]]
-            target = shards.shard_path(job.out, shard)
+@dataclass(frozen=True)
+class _ShardWriter:
+    """Decodes the sources of a shard into its file, and commits it by its part file."""
+
+    out: Path
+    work: Path
+    shown_from: Path
+    sample_rate: int
+    strict: bool
+
+    def open(self) -> Worker[tuple[int, Sequence[Source]], int]:
+        return self._write
+
+    def _write(self, blocks: Iterator[tuple[int, Sequence[Source]]], tick: Tick) -> Iterator[int]:
+        for shard, sources in blocks:
+            target = shards.shard_path(self.out, shard)
             part = shards.write_shard(
-                sources, target, shard, job.sample_rate, root=job.shown_from, tick=tick, strict=job.strict
+                sources, target, shard, self.sample_rate, root=self.shown_from, tick=tick, strict=self.strict
             )
-            write_json(job.part(shard), part._asdict())
-
-        queue = iter(missing)  # each worker takes the next one
-
-        def work() -> None:
-            for shard in queue:
-                write(shard)
-
-        with ThreadPoolExecutor(job.workers) as pool:
-            futures = [pool.submit(work) for _ in range(job.workers)]
-            try:
-                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                    future.result()
-            finally:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+            write_json(self.work / f"{shard:05d}.json", part._asdict())
+            yield shard
 
 
 def _complete(job: PackPlan, shard: int) -> bool:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import time
+import weakref
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,12 @@ from cpc.config import InputError
 from cpc.data import shards
 from cpc.io import atomic, locked, write_json
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing can be held there, and nothing that is open can be removed
+    fcntl = None  # type: ignore[assignment]
+
+_SHARD_BYTES = 1 << 26
 URL = "remote.json"  # says, in a local copy, where the corpus lies
 
 
@@ -23,6 +33,91 @@ def cache_folder() -> Path:
     """Where copies are kept: CPC_CACHE of the environment, else cpc in the user's folder for caches."""
     given = os.environ.get("CPC_CACHE") or os.environ.get("XDG_CACHE_HOME")
     return Path(given, *([] if os.environ.get("CPC_CACHE") else ["cpc"])) if given else Path.home() / ".cache" / "cpc"
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def cache_size() -> int | None:
+    """Bytes that shards of corpora at URLs may take on this disk: CPC_CACHE_SIZE, such as 200GB; None for no bound.
+
+    Raises:
+        InputError: it is no size.
+    """
+    text = os.environ.get("CPC_CACHE_SIZE", "").strip()
+    if not text:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if not found or float(found[1]) == 0:
+        raise InputError(f"CPC_CACHE_SIZE={text}: must be a number of bytes such as 200GB; mend it or unset it")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def most_open(usual: int) -> int:
+    """How many memory maps a reader of a copy may hold, `usual` without a bound: what is mapped is not evicted."""
+    size = cache_size()
+    return usual if size is None else max(1, min(usual, size // 2 // _SHARD_BYTES))
+
+
+def hold(path: Path, held: object) -> None:
+    """Keep a shard of a copy from eviction for as long as the object `held` lives, which reads it."""
+    if fcntl is not None and cache_size() is not None:
+        file = path.open("rb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        weakref.finalize(held, file.close)
+        touch(path)
+
+
+def touch(path: Path) -> None:
+    """Note that a shard was read now. Its time of modification says so: disks are often told not to keep another."""
+    now = time.monotonic()
+    if now - _touched.get(path, -_EVERY) >= _EVERY:
+        _touched[path] = now
+        with suppress(OSError):
+            os.utime(path)
+
+
+_touched: dict[Path, float] = {}
+_EVERY = 10.0  # seconds between two notes
+
+
+def _make_room(needed: int, kept: Path) -> None:
+    """Evict the shards that were read longest ago until `needed` bytes fit; those that a process maps stay.
+
+    Raises:
+        InputError: a shard alone is larger than the bound.
+    """
+    size = cache_size()
+    if size is None:
+        return
+    if needed > size:
+        rule = f"the shard {kept.name} alone has {needed} bytes"
+        raise InputError(f"CPC_CACHE_SIZE={os.environ['CPC_CACHE_SIZE']}: {rule}; give more")
+    found = []
+    for path in (cache_folder() / "corpora").glob("*/*/shards/*.npy"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((status.st_mtime_ns, path, status.st_size))
+    total = sum(each for _, _, each in found)
+    for _, path, bytes_of in sorted(found):
+        if total + needed <= size:
+            return
+        if _evict(path):
+            total -= bytes_of
+
+
+def _evict(path: Path) -> bool:
+    """Remove a shard that no process maps; whether it is gone."""
+    try:
+        with path.open("rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def local_copy(url: str) -> Path:
@@ -94,8 +189,10 @@ def fetch_shard(folder: Path, shard: int) -> None:
             raise InputError(f"corpus={url}: {path.name} is missing there; copy the corpus there again") from None
         if not _is_whole(content):
             raise InputError(f"corpus={url}: {path.name} is cut short there; copy the corpus there again")
-        with atomic(path) as file:
-            file.write(content)
+        with locked(cache_folder() / "evict.lock", f"{path}: another process makes room for it", wait=True):
+            _make_room(len(content), path)
+            with atomic(path) as file:
+                file.write(content)
     path.with_suffix(".lock").unlink(missing_ok=True)
 
 

@@ -86,12 +86,12 @@ def write_shard(
     sample_rate: int,
     *,
     root: Path,
-    tick: Callable[[int], None],
+    tick: Callable[[int, bool], None],
     strict: bool = False,
 ) -> Part:
     """Decode `sources`, files or segments of files, into one shard at `path`, one utterance in memory at a time.
 
-    `tick(samples)` is called after each file. Paths in `skipped` and `notes` are relative to `root`; `strict` is
+    `tick(samples, failed)` is called after each. Paths in `skipped` and `notes` are relative to `root`; `strict` is
     `cpc.audio.decode`'s.
     """
     part, sha, offset = Part([], [], ""), hashlib.sha256(), 0
@@ -103,7 +103,7 @@ def write_shard(
                 samples = to_int16(segments.decode(source, sample_rate)).astype(SAMPLE, copy=False)
             except Undecodable as error:
                 part.skipped.append([relative(source.path, root), _where(source) + error.reason])
-                tick(0)
+                tick(0, True)
                 continue
             if segments.note:
                 notes[relative(source.path, root)] = segments.note
@@ -111,7 +111,7 @@ def write_shard(
             sha.update(samples.data)
             part.rows.append([*texts(source), shard, offset, len(samples)])
             offset += len(samples)
-            tick(len(samples))
+            tick(len(samples), False)
         file.seek(0)
         _write_header(file, offset)
     return part._replace(sha256=sha.hexdigest(), notes=[list(note) for note in notes.items()])

@@ -74,11 +74,11 @@ def engine_named(
 
 
 @contextmanager
-def connected(address: str | None = None, at_least: float = 1) -> Iterator[None]:
+def connected(address: str | None = None, at_least: float = 1, shown: bool = False) -> Iterator[None]:
     """Within, this process is connected to a cluster; to the one that it was connected to before, if there is one.
 
     A cluster of this machine alone is started for the time, with a core for each of `at_least` workers' even where
-    there are fewer: they then share them, as threads would.
+    there are fewer: they then share them, as threads would. With `shown`, what workers print is printed here.
 
     Raises:
         InputError: Ray is not installed, nobody answers at the address, or Ray or Python differ there.
@@ -90,7 +90,7 @@ def connected(address: str | None = None, at_least: float = 1) -> Iterator[None]
     address = address or os.environ.get("RAY_ADDRESS") or None
     known = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": shown, "include_dashboard": False}
     try:
         if address is None:
             cores = max(float(os.cpu_count() or 1), at_least)

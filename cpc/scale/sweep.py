@@ -3,15 +3,18 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from cpc.config import STRICT, InputError, load
+from cpc.data.engine import Engine, Threads, Tick, Work, Worker
+from cpc.io import write_json
 from cpc.tracking.mlflow import RUNS, connect, experiment_id, is_active
 from cpc.training.metrics import NotFinite
 from cpc.training.recipe import Recipe, load_config
@@ -35,12 +38,24 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ASHAConfig:
+    """Early stopping of hopeless runs by asynchronous successive halving (Li et al. 2020).
+
+    min_steps: before which no run is stopped. reduction_factor: of the runs that reach min_steps, min_steps times
+    this, times this again …, about one in so many goes on.
+    """
+
+    min_steps: Annotated[int, Field(ge=1)]
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+@dataclass(frozen=True, config=STRICT)
 class SweepConfig:
     """What is varied. `runs` names each run's settings; `grid` makes one run for every combination of values; or
     each of several `recipes` is a run.
 
     recipe, recipes: YAML files relative to the sweep's; settings: `key=value` for every run; seeds: each run once a
-    seed.
+    seed; asha: stop runs early whose validation loss is hopeless.
     """
 
     experiment: str
@@ -51,6 +66,7 @@ class SweepConfig:
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     probes: tuple[ProbeConfig, ...] = ()
+    asha: ASHAConfig | None = None
 
 
 class Planned(NamedTuple):
@@ -65,6 +81,54 @@ class Failed(NamedTuple):
 
     name: str
     reason: str
+
+
+class Trial(NamedTuple):
+    """What came of one run; `reason` is why it failed, `stopped` whether it was hopeless."""
+
+    name: str
+    run: Run | None
+    reason: str = ""
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Whether a run of a sweep is hopeless: at each rung its loss is compared with those that were there before it.
+
+    A rung is a folder with a file for each run, so that every machine that sees it decides alike, and a kill forgets
+    nothing. (Ray Tune's scheduler would have to own the trials, and knows nothing of runs that are finished.) The rule
+    is Tune's: stop where the loss is above the 1/reduction_factor quantile of those before. Which runs stop depends on
+    the order in which they come; what a run gives that is not stopped does not.
+    """
+
+    folder: Path
+    name: str
+    config: ASHAConfig
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Called after a validation. Raises InputError where there is no validation loss."""
+        if "valid/loss" not in metrics:
+            remedy = "give data.valid or data.val_fraction, or drop asha"
+            raise InputError(f"asha: run {self.name} has no validation loss to be compared by; {remedy}")
+        rung = self.config.min_steps
+        while rung <= step:
+            file = self.folder / str(rung) / f"{self.name}.json"
+            if not file.is_file():
+                others = [float(json.loads(path.read_text())["loss"]) for path in file.parent.glob("*.json")]
+                loss = metrics["valid/loss"]
+                stop = bool(others) and loss > float(np.quantile(others, 1 / self.config.reduction_factor))
+                write_json(file, {"loss": loss, "step": step, "of": len(others) + 1, "stopped": stop})
+                if stop:
+                    return True
+            rung *= self.config.reduction_factor
+        return self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was stopped, now or by an earlier call of the sweep."""
+        files = self.folder.glob(f"*/{self.name}.json")
+        return any(json.loads(path.read_text())["stopped"] for path in files)
 
 
 def plan(file: Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, list[Planned]]:
@@ -108,43 +172,102 @@ def _plain(value: object) -> str:
 
 
 def sweep(
-    file: Path, overrides: Sequence[str] = (), root: Path = RUNS, say: Callable[[str], None] | None = None
+    file: Path,
+    overrides: Sequence[str] = (),
+    root: Path = RUNS,
+    say: Callable[[str], None] | None = None,
+    engine: Engine | None = None,
 ) -> tuple[SweepConfig, list[Run], list[Failed]]:
     """Train, probe and record every run of a sweep under one parent run in MLflow.
 
     What is finished is not done again, so the same call after a kill resumes. A run whose loss stops being a number,
     or whose folder holds a run with other settings, is reported and the others go on; a run that is stopped by a
     signal ends the sweep (its status is KILLED). `say` is told which run is next; without it nothing is shown.
+
+    With an `engine` (`cpc.scale.ray`) its workers train the runs, each in one process; all must see `root`, the
+    recipes' corpora and the tracking store.
+
+    Raises:
+        InputError: a recipe is wrong, or several machines would write to one SQLite file.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"sweep={file}: runs in one process; start it without torchrun, or train its runs one by one")
     config, planned = plan(file, overrides)
     client = connect(root)
+    if engine is not None:
+        check_store(client.tracking_uri)
     parent = _parent(client, config, file.stem, root)
-    done: list[Run] = []
-    failed: list[Failed] = []
+    trials = _Trials(root, parent, file.stem, config, say is not None and engine is None)
+    found: dict[str, Trial] = {}
+
+    def told() -> Iterator[Planned]:
+        for number, each in enumerate(planned, 1):
+            if say and engine is None:
+                say(f"sweep {file.stem}: run {number} of {len(planned)}, {each.name}")
+            yield each
+
+    work = Work(f"sweep {file.stem}", told(), trials.open, len(planned), 16000, "runs", ahead=0)
     status = "FAILED"
     try:
-        for number, (name, recipe) in enumerate(planned, 1):
-            if say:
-                say(f"sweep {file.stem}: run {number} of {len(planned)}, {name}")
-            try:
-                done.append(train(recipe, name, root, progress=say is not None, parent=parent))
-            except (NotFinite, RunExists) as error:
-                failed.append(Failed(name, str(error)))
-                continue
-            if done[-1].status == "KILLED":
+        for trial in (engine or Threads()).run(work, progress=say is not None and engine is not None):
+            found[trial.name] = trial
+            if say and trial.stopped:
+                say(f"{trial.name}: stopped early, its validation loss is behind the others'")
+            if trial.run and trial.run.status == "KILLED" and not trial.stopped:
                 break
-            for probe in config.probes:
-                _evaluate(probe, recipe, done[-1].path, say is not None)
-        killed = bool(done) and done[-1].status == "KILLED"
+        ordered = [found[name] for name, _ in planned if name in found]
+        killed = any(trial.run and trial.run.status == "KILLED" and not trial.stopped for trial in ordered)
+        failed = [Failed(trial.name, trial.reason) for trial in ordered if trial.reason]
         status = "KILLED" if killed else "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         client.set_terminated(parent, status)
-    return config, done, failed
+    return config, [trial.run for trial in ordered if trial.run and not trial.stopped], failed
+
+
+def check_store(uri: str) -> None:
+    """Raises InputError for a tracking store in a file, where the workers are on several machines."""
+    from cpc.scale.ray import machines
+
+    if (number := machines()) > 1 and not uri.startswith(("http:", "https:", "databricks", "postgresql", "mysql")):
+        rule = f"{number} machines would write to one file, which network disks corrupt"
+        raise InputError(f"MLFLOW_TRACKING_URI={uri}: {rule}; start `mlflow server` and name its http:// address there")
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Trains runs and probes them."""
+
+    root: Path
+    parent: str
+    sweep: str
+    config: SweepConfig
+    progress: bool
+
+    def open(self) -> Worker[Planned, Trial]:
+        return self._train
+
+    def _train(self, blocks: Iterator[Planned], tick: Tick) -> Iterator[Trial]:
+        for name, recipe in blocks:
+            trial = self._trial(name, recipe)
+            tick(failed=bool(trial.reason))
+            yield trial
+
+    def _trial(self, name: str, recipe: Recipe) -> Trial:
+        config = self.config
+        halving = Halving(self.root / ".asha" / self.sweep, name, config.asha) if config.asha else None
+        if halving and halving.stopped:
+            return Trial(name, None, stopped=True)
+        try:
+            run = train(recipe, name, self.root, progress=self.progress, parent=self.parent, hopeless=halving)
+        except (NotFinite, RunExists) as error:
+            return Trial(name, None, str(error))
+        if run.status != "KILLED":
+            for probe in config.probes:
+                _evaluate(probe, recipe, run.path, self.progress)
+        return Trial(name, run, stopped=halving is not None and halving.stopped)
 
 
 def _evaluate(probe: ProbeConfig, recipe: Recipe, run: Path, progress: bool) -> None:

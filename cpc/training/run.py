@@ -29,7 +29,7 @@ from cpc.tracking.mlflow import JOURNAL, RUNS, Status, Tracker, log_model, new_r
 from cpc.training.cuda_graph import compile_obstacle, graph_obstacle
 from cpc.training.progress import Display, stoppable
 from cpc.training.recipe import Recipe
-from cpc.training.trainer import Trainer
+from cpc.training.trainer import Hopeless, Trainer
 
 
 class RunExists(InputError):
@@ -67,6 +67,7 @@ def train(
     root: Path | str = RUNS,
     progress: bool = True,
     parent: str | None = None,
+    hopeless: Hopeless | None = None,
 ) -> Run:
     """Train a recipe as runs/NAME, or resume it where it stopped.
 
@@ -79,6 +80,8 @@ def train(
         root: folder of all runs.
         progress: shows a bar, or a line now and then.
         parent: id of the MLflow run that a new one is shown under (a sweep).
+        hopeless: asked after each validation, with the step and the metrics, whether to stop early; the status is then
+            KILLED.
 
     Returns:
         the run, finished or stopped by a signal.
@@ -89,17 +92,29 @@ def train(
     """
 
     def choose() -> tuple[Path, Run | None]:
-        folder = Path(root) / name if name else _unnamed(Path(root), recipe)
-        if differ := _differences(folder, recipe):
-            raise RunExists(
-                f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
-                f"choose another --name, resume it with --resume {folder}, or move it away"
-            )
+        folder = choose_folder(recipe, name, root)
         return folder, _finished(folder, recipe)
 
     with _world(recipe) as world:
         folder, finished = world.agreed(choose)
-        return finished or _train(_start(recipe, world, folder), folder, progress, parent)
+        return finished or _train(_start(recipe, world, folder), folder, progress, parent, hopeless)
+
+
+def choose_folder(recipe: Recipe, name: str | None, root: Path | str = RUNS) -> Path:
+    """The folder of a run of that name, or of a new one. Raises RunExists where it holds a run with other settings."""
+    folder = Path(root) / name if name else _unnamed(Path(root), recipe)
+    if differ := _differences(folder, recipe):
+        raise RunExists(
+            f"name={folder.name}: {folder} exists with other settings ({'; '.join(differ[:4])}); "
+            f"choose another --name, resume it with --resume {folder}, or move it away"
+        )
+    return folder
+
+
+def read_run(folder: Path) -> Run:
+    """What a run's folder says of it."""
+    state = _read_json(folder / "run.json")
+    return Run(folder, state["run_id"], state["status"], state["metrics"], state["step"], state["seconds"])
 
 
 def resume(folder: Path | str, overrides: Sequence[str] = (), progress: bool = True) -> Run:
@@ -144,14 +159,16 @@ def _start(recipe: Recipe, world: World, folder: Path) -> Trainer:
     return Trainer.start(recipe, world, new=not world.agreed((folder / "last.safetensors").exists))
 
 
-def _train(job: Trainer, folder: Path, progress: bool, parent: str | None = None) -> Run:
+def _train(
+    job: Trainer, folder: Path, progress: bool, parent: str | None = None, hopeless: Hopeless | None = None
+) -> Run:
     """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
     with ExitStack() as inside:
         job.world.agreed(lambda: inside.enter_context(_entered(folder, job.recipe)))
-        return _tracked(job, folder, progress, parent)
+        return _tracked(job, folder, progress, parent, hopeless)
 
 
-def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None) -> Run:
+def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None, hopeless: Hopeless | None) -> Run:
     last, recipe = folder / "last.safetensors", job.recipe
     known, saved = job.world.agreed(lambda: (_read_json(folder / "run.json"), last.exists()))
     if saved:
@@ -172,7 +189,7 @@ def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None) -> 
         if job.hold():
             display.say("the corpus is held on the GPU")
         with stoppable() as stop:
-            metrics |= job.fit(folder, tracker, display, stop)
+            metrics |= job.fit(folder, tracker, display, stop, hopeless)
         status = "KILLED" if job.step < recipe.training.max_steps else "FINISHED"
         if tracker and status == "FINISHED":
             _publish(folder, tracker)

@@ -47,6 +47,7 @@ from cpc.training.progress import Display, SignalHandler
 from cpc.training.recipe import Recipe
 
 Splits = tuple[Int[np.ndarray, "train"], Int[np.ndarray, "valid"]]  # rows of a corpus to train and to validate on
+Hopeless = Callable[[int, Mapping[str, float]], bool]
 
 
 @dataclass
@@ -139,10 +140,25 @@ class Trainer:
 
     # --- The loop.
 
-    def fit(self, folder: Path, tracker: Tracker | None, display: Display, stop: SignalHandler) -> dict[str, float]:
+    def fit(
+        self,
+        folder: Path,
+        tracker: Tracker | None,
+        display: Display,
+        stop: SignalHandler,
+        hopeless: Hopeless | None = None,
+    ) -> dict[str, float]:
         """Train until the recipe's last step or a request to stop.
 
         Every process of a world calls it; the one with a tracker tracks, and watches for collapse.
+
+        Args:
+            folder: of the run, for its checkpoints.
+            tracker: takes the metrics; None in every process but the first.
+            display: the bar and the lines.
+            stop: asked once a step whether a signal came.
+            hopeless: asked after each validation, with the step and the metrics, whether to stop early; the run then
+                stops a step later.
 
         Returns:
             The latest value of every metric.
@@ -176,6 +192,8 @@ class Trainer:
                 values = self._validated(latest, monitor, display)
                 record(values, done)
                 latest |= values
+                if hopeless and hopeless(done, latest):
+                    stop.requested = "early stopping"
             better = validate and latest.get("valid/loss", math.inf) < self.best
             if better:
                 self.best = latest["valid/loss"]

@@ -18,11 +18,14 @@ import soundfile
 import cpc
 from cpc.config import InputError
 from cpc.data.engine import Tick, Work, Worker
+from cpc.data.pack import listed, pack
+from cpc.data.shards import Source
 from cpc.evaluation.embed import inputs
 from cpc.models.context import GRUConfig
 from cpc.models.cpc import ModelConfig, build
 from cpc.models.encoder import EncoderConfig
 from cpc.scale.ray import RayEngine, engine_named
+from data_prep.cutting import Rules, cut_files
 from tests.packed import content, refusal
 
 CONFIG = ModelConfig(EncoderConfig(channels=16), GRUConfig(hidden=16))
@@ -112,6 +115,20 @@ def test_embedding_is_the_same_bytes_on_any_number_of_workers(
         assert features(out) == features(tmp_path / "local")
         again = cpc.embed(model, folder, out, format=format, batch_samples=1 << 16, engine=RayEngine(workers))
         assert again.new == 0
+
+
+def test_packing_and_cutting_are_the_same_bytes(cluster: Any, folder: Path, tmp_path: Path) -> None:
+    sources = [Source(path.stem, path, "s") for path in sorted(folder.iterdir())]
+
+    def packed(name: str, engine: RayEngine | None) -> dict[str, bytes]:
+        out = tmp_path / name
+        found = listed(cut_files(sources, folder, out, Rules(longest=2.0), progress=False, engine=engine))
+        report = pack(found, out, root=folder, shard_samples=1 << 16, progress=False, engine=engine)
+        assert report.skipped == 1
+        return content(out)
+
+    assert len(packed("local", None)) > 8
+    assert packed("ray", RayEngine(2)) == packed("local", None)
 
 
 def slow(folder: Path, seconds: float) -> Worker[int, int]:
