@@ -56,7 +56,7 @@ dist: setup ## Wheel and sdist in dist/, each installed into a fresh environment
 
 ui: setup ## The MLflow UI on what has been run.
 	@echo "in the page, at the top left, choose Model training"
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}
+	MLFLOW_DISABLE_TELEMETRY=$${MLFLOW_DISABLE_TELEMETRY:-true} $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}
 
 bench: setup ## Speed and memory: writes benchmarks/tables.md (about three quarters of an hour on two cores).
 	$(BIN)/python -m benchmarks

@@ -173,3 +173,23 @@ def test_what_is_told_while_the_store_is_gone_is_told_when_it_is_back(
     points = connect(tmp_path).get_metric_history(tracker.run_id, "train/loss")
     assert [(point.step, point.value) for point in points] == [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5)]
     assert connect(tmp_path).get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_mlflow_prints_no_traceback_of_its_own_when_the_store_is_lost(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cpc.tracking import mlflow as tracking
+
+    said: list[str] = []
+    tracker = tracking.Tracker("test", tmp_path / "run", {"a": 1}, say=said.append)
+    (tmp_path / "run").mkdir()
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        store.execute("ALTER TABLE metrics RENAME TO away")
+    tracker.metrics({"train/loss": 3.0}, 1)
+    tracker.flush()
+    assert tracker.is_away
+    assert len(said) == 1
+    assert "Traceback" not in capfd.readouterr().err
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        store.execute("ALTER TABLE away RENAME TO metrics")
+    assert tracker.close("FINISHED")

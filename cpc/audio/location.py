@@ -17,7 +17,7 @@ from typing import Any
 
 from cpc.config import InputError
 
-INSTALL = "for s3://, gs:// and https://: pip install 'cpc-audio[remote]'"
+INSTALL = "for s3://, gs:// and https://: pip install s3fs gcsfs aiohttp"
 TRIES = 3  # of a transfer that fails
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters and more: C:/ is a disk
 _MEMBER = re.compile(r"bytes://(\d+)\+(\d+)/(.*)::(.*)", re.DOTALL)

@@ -65,6 +65,7 @@ def embed(
     """
     from cpc.data.pack import parse_shard
     from cpc.evaluation.embed.embed import embed as embed_files
+    from cpc.evaluation.embed.inputs import BLOCK_FILES
     from cpc.models.checkpoint import load
     from cpc.scale.ray import engine_named
 
@@ -86,9 +87,11 @@ def embed(
         )
     before = f" ({done.files - done.new} were there)" if done.files > done.new else ""
     print(f"{done.files} files written to {out}{before}, {done.skips} skipped")
+    if not done.files and not done.skips:
+        print(f"shard={shard}: has no files; files are shared out in blocks of up to {BLOCK_FILES}", file=sys.stderr)
     if done.skips:
         print(f"reasons: {out / 'skipped.tsv'}", file=sys.stderr)
     if done.notes:
         print(f"{done.notes} with a wrong length in their header: {out / 'notes.tsv'}", file=sys.stderr)
-    if not done.files:
+    if done.skips and not done.files:
         raise typer.Exit(1)

@@ -154,7 +154,9 @@ def _facts(overview: Overview) -> Table:
 
     corpus, whole, seconds = overview.corpus, overview.whole, overview.seconds
     low, middle, high = (f"{value:.2f}" for value in np.quantile(seconds if len(seconds) else [0.0], (0, 0.5, 1)))
-    sexes = ", ".join(f"{count} {sex}" for sex, count in overview.sexes.items())
+    sexes = ", ".join(
+        f"{count} {sex}" if sex != UNKNOWN else f"{count} of unknown sex" for sex, count in overview.sexes.items()
+    )
     table = _table(("corpus", escape(str(corpus.path))))
     table.columns[0].no_wrap = True
     rows = {

@@ -25,7 +25,7 @@ from cpc.version import versions
 
 OPSET = 18
 HF_TYPE = "cpc_audio"  # model_type in config.json
-EXTRA = "pip install 'cpc-audio[onnx]'"
+EXTRA = "pip install onnx onnxruntime"
 
 
 class _Convolved(nn.Module):
@@ -248,7 +248,7 @@ def export_onnx(model: CPC, out: Path, stream: bool = False) -> None:
     try:
         import onnx
     except ImportError:
-        raise InputError(f"to=onnx: needs the package onnx; install it with {EXTRA}") from None
+        raise InputError(f"to=onnx: needs the package onnx; install it with: {EXTRA}") from None
     model = model.cpu().eval()
     length, free = 4 * model.receptive_field, {"z": {0: "batch", 1: "frame"}, "c": {0: "batch", 1: "frame"}}
     if not stream:

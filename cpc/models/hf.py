@@ -13,7 +13,7 @@ try:
     from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import BaseModelOutput
 except ImportError as error:
-    raise ImportError("cpc.models.hf: needs transformers; install it with: pip install 'cpc-audio[hf]'") from error
+    raise ImportError("cpc.models.hf: needs transformers; install it with: pip install 'transformers>=5'") from error
 
 from cpc.config import validate
 from cpc.models.cpc import CPC, ModelConfig

@@ -50,6 +50,8 @@ def connect(root: Path = RUNS) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):  # after the import, which sets them up: their news are of no use to a user
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A store that is away is told in one line (`_lose`); MLflow would print its own traceback before it.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri in _CHOSEN_HERE:
         root.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,7 @@ def test_speakers_are_counted_by_sex_once_each(tmp_path: Path, corpus: Corpus) -
     sources = [Source(id, audio / f"{id}.wav", speaker, sex=sex) for id, (speaker, sex) in sexes.items()]
     pack(sources, tmp_path / "sexes", workers=1, progress=False)
     assert Overview(Corpus.open(tmp_path / "sexes")).sexes == {"F": 2, "M": 1, "unknown": 1}
+    assert "1 of unknown sex" in cells(Corpus.open(tmp_path / "sexes"), "speakers")[1]
 
 
 def test_class_shares_are_of_time(corpus: Corpus) -> None:

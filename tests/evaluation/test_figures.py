@@ -105,7 +105,7 @@ def test_tsne_keeps_clusters_together_and_is_the_same_again() -> None:
 
 def test_umap_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
-    with pytest.raises(InputError, match=r"pip install 'cpc-audio\[umap\]'"):
+    with pytest.raises(InputError, match=r"pip install umap-learn"):
         scatter.project(np.eye(12), "UMAP")
 
 

@@ -78,7 +78,7 @@ def check_format(format: str) -> None:
     if format not in FORMATS:
         raise InputError(f"format={format}: must be one of {', '.join(FORMATS)}")
     if format == "hdf5" and importlib.util.find_spec("h5py") is None:
-        raise InputError("format=hdf5: needs h5py; install it with pip install 'cpc-audio[hdf5]'")
+        raise InputError("format=hdf5: needs h5py; install it with: pip install h5py")
 
 
 def key_of(id: str, barred: str = "") -> str:

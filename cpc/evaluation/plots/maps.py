@@ -153,7 +153,7 @@ def _umap() -> Any:
     try:
         from umap import UMAP
     except ImportError:
-        raise InputError("umap: umap-learn is not installed; install it with: pip install 'cpc-audio[umap]'") from None
+        raise InputError("umap: umap-learn is not installed; install it with: pip install umap-learn") from None
     return UMAP
 
 

@@ -20,6 +20,7 @@ import webdataset
 from pyarrow import dataset
 
 import cpc
+from cpc.cli import embed as verbs
 from cpc.evaluation.embed import inputs as listing
 from cpc.evaluation.embed.writers import FORMATS, Ledger, Record
 from cpc.models.context import GRUConfig
@@ -334,6 +335,19 @@ def test_a_format_without_its_library_is_one_line(
     model: cpc.CPC, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(cpc.InputError, match=r"^format=hdf5: needs h5py; install it with pip install"):
+    with pytest.raises(cpc.InputError, match=r"^format=hdf5: needs h5py; install it with: pip install h5py"):
         cpc.embed(model, folder, tmp_path / "out", format="hdf5")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_share_without_files_is_no_failure(
+    model: cpc.CPC,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One task of a job array may get no block of files; nothing is wrong with it."""
+    monkeypatch.setattr("cpc.models.checkpoint.load", lambda *_: model)
+    verbs.embed(Path("run"), folder, tmp_path / "out", shard="99/99")
+    assert "shard=99/99: has no files" in capsys.readouterr().err
