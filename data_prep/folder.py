@@ -24,7 +24,7 @@ from cpc.data.engine import Engine
 from cpc.data.pack import Listing, common_folder, listed, pack, parse_shard, take_shard
 from cpc.data.shards import Source
 from cpc.io import write_json
-from cpc.scale.ray import engine_named
+from cpc.scale.ray import engine_named, load_ray
 
 from .console import run, say_packed
 from .cutting import CUTS, Rules, cut_files
@@ -137,6 +137,8 @@ def main(
 
     Killed at any moment, the same command continues; OUT depends on the files and these options alone.
     """
+    if engine == "ray":
+        load_ray()
     start = time.monotonic()
     audio, target = locate(audio), _target(place, out)
     rules = Rules(longest, trim, strict)

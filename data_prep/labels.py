@@ -19,7 +19,7 @@ from cpc.data.corpus import Corpus
 from cpc.data.engine import Engine
 from cpc.data.pack import parse_shard
 from cpc.data.remote import refuse_copy
-from cpc.scale.ray import engine_named
+from cpc.scale.ray import engine_named, load_ray
 from cpc.version import __version__
 
 from .console import run
@@ -85,6 +85,8 @@ def main(
     are counted and skipped. Where that is too many (more than 1%, or most of the ids), all are refused and nothing
     changes, unless you say --partial.
     """
+    if engine == "ray":
+        load_ray()
     _one_source({"--cpc": cpc is not None, "--textgrid": textgrid is not None, "--phn": phn, "--align": align})
     _belongs("FOLDER", folder is not None, "--phn", phn)
     _belongs("--first-centre", first_centre is not None, "--cpc", cpc is not None)

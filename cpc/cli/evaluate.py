@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from cpc.cli.arguments import Baselines, CorpusFolder, Device, RunFolder, TestSplit, TrainSplit, console, open_device
+from cpc.cli.arguments import (
+    Address,
+    Baselines,
+    CorpusFolder,
+    Cpus,
+    Device,
+    EngineName,
+    Gpus,
+    RunFolder,
+    TestSplit,
+    TrainSplit,
+    Workers,
+    console,
+    open_device,
+)
 
 
 def evaluate(
@@ -181,12 +195,22 @@ def units(
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Default: RUN/units/LAYER-K.")] = None,
     seed: Annotated[int, typer.Option(help="Of the clustering.")] = 0,
     device: Device = "auto",
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Discrete units: cluster a layer by k-means, write the units of every utterance, say how they stand for phones."""
+    from cpc.data.engine import check_engine
     from cpc.evaluation.units import UnitsConfig, discover, units_table
+    from cpc.scale.ray import engine_named
 
-    asked = UnitsConfig(k, layer, train, test, split, labels, seed, out, codebook, open_device(device))
-    result, folder = discover(run, corpus, asked)
+    check_engine(engine, {"workers": workers})
+    with engine_named(engine, address, workers, cpus, gpus) as chosen:
+        where = "cpu" if chosen else open_device(device)
+        asked = UnitsConfig(k, layer, train, test, split, labels, seed, out, codebook, where)
+        result, folder = discover(run, corpus, asked, chosen)
     console().print(units_table([result]))
     for note in result.notes:
         print(f"note: {note}")

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
+from cpc.data.engine import Engine, Threads, Tick, Work, Worker
+from cpc.device import keep_freed_memory
 from cpc.evaluation.abx.items import FeatureStore, aligned_material
 from cpc.evaluation.abx.task import Task, abx
 from cpc.evaluation.features import FrameTable, Layer, LayerName, extract
@@ -34,8 +36,11 @@ from cpc.models.checkpoint import load, write_tensors
 from cpc.models.cpc import CPC
 from cpc.seeding import derive, numpy_generator
 
+_BLOCK_SAMPLES = 10_000_000  # of a block: about 60 MB of frames travel back from a worker
 MOST_FRAMES = 1_000_000  # that the clusters are made of: beyond it they are drawn
 Units = Int64[np.ndarray, " frame"]
+Rows = tuple[int, Int64[np.ndarray, " row"]]  # a block of utterances, with its number
+Extracted = tuple[int, Any, Int64[np.ndarray, " offset"]]  # its frames or units, and where each utterance begins
 
 
 @dataclass(frozen=True)
@@ -244,17 +249,20 @@ class UnitsConfig:
     progress: bool = True
 
 
-def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) -> tuple[UnitsResult, Path]:
+def discover(
+    run: Path, source: str | Path, asked: UnitsConfig | None = None, engine: Engine | None = None
+) -> tuple[UnitsResult, Path]:
     """Cluster a model's frames, write the units of a corpus, and evaluate them.
 
     Writes codebook.safetensors, units.txt (`ID<tab>1,1,2,…`, a unit a frame, as the ZeroSpeech 2021 baseline has it),
     units-deduplicated.txt (without repetitions) and result.json. What belongs to a run is put on its run in MLflow.
+    With an `engine` (`cpc.scale.ray`) its workers compute frames and units; clusters are made and evaluated here.
 
     Raises:
         InputError: unknown splits or layers, more units than frames, or no labels.
     """
-    asked = asked or UnitsConfig()
-    corpus, model = Corpus.open(source), load(run, asked.device)
+    asked, engine = asked or UnitsConfig(), engine or Threads()
+    corpus, model = Corpus.open(source), load(run, "cpu" if engine.device else asked.device)
     tested = np.unique(corpus.rows(asked.test))
     written = np.arange(len(corpus)) if asked.split is None else np.unique(corpus.rows(asked.split))
     alignment = corpus.labels(asked.labels)
@@ -264,18 +272,25 @@ def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) ->
             raise InputError(f"codebook={asked.codebook}: is of layer {book.layer}; give --layer {book.layer}")
     else:
         rows = np.unique(corpus.rows(asked.train))
-        table = extract(model, corpus, rows, [asked.layer], progress=asked.progress)[asked.layer]
+        job = _Extraction(model, str(source), asked.layer, None, engine.device)
+        found = _in_order(engine, job, corpus, rows, asked.progress)
+        tables = [FrameTable(torch.from_numpy(frames), offsets) for frames, offsets in found]
+        table = FrameTable(torch.cat([part.frames for part in tables]), _offsets(tables))
         with announced(f"{asked.k} clusters of {asked.layer}", asked.progress) as said:
             book = Codebook.fit(table, asked.layer, asked.k, asked.seed)
             said.append(f"{len(table.frames):,} frames")
         del table
     folder = asked.out or (run if run.is_dir() else run.parent) / "units" / f"{asked.layer}-{len(book)}"
     book.save(folder / "codebook.safetensors")
-    units = dict(zip(written.tolist(), quantise(model, book, corpus, written, asked.progress), strict=True))
+    units = dict(
+        zip(written.tolist(), quantise(engine, model, book, source, corpus, written, asked.progress), strict=True)
+    )
     _write(folder / "units.txt", corpus, units)
     _write(folder / "units-deduplicated.txt", corpus, {row: deduplicated(found) for row, found in units.items()})
     missing = np.array([row for row in tested.tolist() if row not in units], dtype=np.int64)
-    units |= dict(zip(missing.tolist(), quantise(model, book, corpus, missing, asked.progress), strict=True))
+    units |= dict(
+        zip(missing.tolist(), quantise(engine, model, book, source, corpus, missing, asked.progress), strict=True)
+    )
     of_test = {row: units[row] for row in tested.tolist()}
     result = _evaluate(model, book, corpus, of_test, asked, len(alignment.inventory))
     result.write(folder / "result.json")
@@ -285,13 +300,62 @@ def discover(run: Path, source: str | Path, asked: UnitsConfig | None = None) ->
 
 
 def quantise(
-    model: CPC, book: Codebook, corpus: Corpus, rows: Int64[np.ndarray, " row"], progress: bool = False
+    engine: Engine,
+    model: CPC,
+    book: Codebook,
+    source: str | Path,
+    corpus: Corpus,
+    rows: Int64[np.ndarray, " row"],
+    progress: bool = False,
 ) -> Iterator[Units]:
-    """The units of some utterances, in their order; frames of bounded many are in memory at once."""
-    ends = np.cumsum(corpus.samples[rows]) // (1 << 26)
-    for block in np.split(rows, np.flatnonzero(np.diff(ends)) + 1) if len(rows) else []:
-        table = extract(model, corpus, block, [book.layer], progress=progress)[book.layer]
-        yield from (book(table.utterance(place)) for place in range(len(block)))
+    """The units of some utterances of the corpus at `source`, in their order; each worker holds a block's frames."""
+    job = _Extraction(model, str(source), book.layer, book, engine.device)
+    for units, offsets in _in_order(engine, job, corpus, rows, progress):
+        yield from np.split(units, offsets[1:-1])
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """Frames of blocks of utterances, or with a codebook their units; `device` is where a cluster's worker computes."""
+
+    model: CPC
+    source: str
+    layer: LayerName
+    book: Codebook | None
+    device: str | None
+
+    def open(self) -> Worker[Rows, Extracted]:
+        if self.device is not None:
+            keep_freed_memory(torch.device(self.device))
+            self.model.to(self.device)
+        return self._extract
+
+    def _extract(self, blocks: Iterator[Rows], tick: Tick) -> Iterator[Extracted]:
+        corpus = Corpus.open(self.source)
+        for number, rows in blocks:
+            table = extract(self.model, corpus, rows, [self.layer])[self.layer]
+            for row in rows.tolist():
+                tick(int(corpus.samples[row]))
+            values: Any = table.frames.numpy() if self.book is None else self.book(table.frames)
+            yield number, values, np.asarray(table.offsets)
+
+
+def _in_order(
+    engine: Engine, job: _Extraction, corpus: Corpus, rows: Int64[np.ndarray, " row"], progress: bool
+) -> list[tuple[Any, Int64[np.ndarray, " offset"]]]:
+    """What the engine gives for blocks of a sixth of an hour: the same for every engine, as batches are within one."""
+    ends = np.cumsum(corpus.samples[rows]) // _BLOCK_SAMPLES
+    blocks = np.split(rows, np.flatnonzero(np.diff(ends)) + 1) if len(rows) else []
+    name = f"{'frames' if job.book is None else 'units'} of {job.layer}"
+    work = Work(name, enumerate(blocks), job.open, len(rows), corpus.sample_rate, "utterances")
+    found = {number: (values, offsets) for number, values, offsets in engine.run(work, progress)}
+    return [found[number] for number in range(len(blocks))]
+
+
+def _offsets(tables: Sequence[FrameTable]) -> Int64[np.ndarray, " offset"]:
+    """Where each utterance begins in tables that are put behind each other."""
+    counts = np.concatenate([np.diff(table.offsets) for table in tables])
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def _evaluate(

@@ -83,7 +83,7 @@ def connected(address: str | None = None, at_least: float = 1, shown: bool = Fal
     Raises:
         InputError: Ray is not installed, nobody answers at the address, or Ray or Python differ there.
     """
-    ray = _ray()
+    ray = load_ray()
     if ray.is_initialized():
         yield
         return
@@ -110,7 +110,8 @@ def connected(address: str | None = None, at_least: float = 1, shown: bool = Fal
             os.environ.pop("RAY_USAGE_STATS_ENABLED", None)
 
 
-def _ray() -> Any:
+def load_ray() -> Any:
+    """The module. Raises InputError where it is not installed."""
     try:
         import ray
     except ImportError:
@@ -150,7 +151,7 @@ def fit_in(workers: int | None, cpus: float, gpus: float) -> int:
     Raises:
         InputError: it does not.
     """
-    total = _ray().cluster_resources()
+    total = load_ray().cluster_resources()
     have = {"cpus": total.get("CPU", 0.0), "gpus": total.get("GPU", 0.0)}
     rooms = [int(have[name] / need + 1e-9) for name, need in (("cpus", cpus), ("gpus", gpus)) if need]
     for (name, need), room in zip([(n, x) for n, x in (("cpus", cpus), ("gpus", gpus)) if x], rooms, strict=True):
@@ -163,7 +164,7 @@ def fit_in(workers: int | None, cpus: float, gpus: float) -> int:
 
 def machines() -> int:
     """How many machines the cluster has."""
-    return len({node["NodeManagerHostname"] for node in _ray().nodes() if node["Alive"]})
+    return len({node["NodeManagerHostname"] for node in load_ray().nodes() if node["Alive"]})
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class _Crew(Generic[Block, Done]):
     """The actors of one piece of work, and the blocks that are with them."""
 
     def __init__(self, engine: RayEngine, work: Work[Block, Done], bar: Progress) -> None:
-        self.ray, self.engine, self.work, self.bar = _ray(), engine, work, bar
+        self.ray, self.engine, self.work, self.bar = load_ray(), engine, work, bar
         self.blocks = iter(work.blocks)
         first = islice(self.blocks, engine.workers)  # no more workers than blocks
         self.again: deque[_Sent[Block]] = deque(_Sent(block) for block in first)

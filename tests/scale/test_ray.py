@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +16,35 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors.torch import load_file
 
 import cpc
 from cpc.config import InputError
 from cpc.data.engine import Tick, Work, Worker
 from cpc.data.pack import listed, pack
 from cpc.data.shards import Source
+from cpc.evaluation import units
 from cpc.evaluation.embed import inputs
 from cpc.models.context import GRUConfig
 from cpc.models.cpc import ModelConfig, build
 from cpc.models.encoder import EncoderConfig
 from cpc.scale.ray import RayEngine, engine_named
+from cpc.scale.sweep import sweep
+from cpc.scale.training import train_on_ray
+from cpc.tracking.mlflow import connect
 from data_prep.cutting import Rules, cut_files
+from tests.evaluation.trained import save_untrained
 from tests.packed import content, refusal
 
 CONFIG = ModelConfig(EncoderConfig(channels=16), GRUConfig(hidden=16))
+RECIPE = """
+base: classic
+data: {corpus: CORPUS, train: pretrain, valid: valid, batch_size: 4, window_size: 5120}
+model: {encoder: {channels: 16}, context: {hidden: 16}}
+loss: {prediction_steps: 2, negatives: {num_negatives: 8}}
+training: {max_steps: 3, log_every: 1, validate_every: 4, precision: fp32}
+"""
 NOBODY = """
 import importlib.abc, sys
 class Refuse(importlib.abc.MetaPathFinder):
@@ -129,6 +145,66 @@ def test_packing_and_cutting_are_the_same_bytes(cluster: Any, folder: Path, tmp_
 
     assert len(packed("local", None)) > 8
     assert packed("ray", RayEngine(2)) == packed("local", None)
+
+
+def test_units_are_the_same_bytes(cluster: Any, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_BLOCK_SAMPLES", 100_000)
+    run = save_untrained(tones, tmp_path / "runs" / "first", tracked=True)
+    asked = units.UnitsConfig(k=4, train="pretrain", test="valid", labels="turns", progress=False)
+    for name, engine in (("local", None), ("ray", RayEngine(2))):
+        units.discover(run, tones, replace(asked, out=tmp_path / name), engine)
+    assert content(tmp_path / "ray") == content(tmp_path / "local")
+
+
+SWEEP = """
+recipe: recipe.yaml
+experiment: table
+runs: {good: [optim.lr=1e-3], bad: [optim.lr=1e-9], wild: [optim.lr=1e30, optim.warmup_steps=0]}
+"""
+
+
+def test_a_sweep_trains_its_runs_on_the_cluster(cluster: Any, tones: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("CORPUS", str(tones)))
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    said: list[str] = []
+    _, done, failed = sweep(tmp_path / "s.yaml", ["training.max_steps=8"], say=said.append, engine=RayEngine(2))
+    assert [run.path.name for run in done] == ["s-good", "s-bad"]
+    assert [name for name, _ in failed] == ["s-wild"]
+    client = connect()
+    parents = {client.get_run(run.run_id).data.tags["mlflow.parentRunId"] for run in done}
+    assert len(parents) == 1
+    assert client.get_run(parents.pop()).info.status == "FAILED"
+    alone, *_ = sweep(tmp_path / "s.yaml", ["training.max_steps=8"], root=tmp_path / "alone")[1]
+    assert done[0].checkpoint.is_file()
+    assert done[0].metrics["train/loss"] == alone.metrics["train/loss"]
+
+
+def test_training_equals_torchrun_and_goes_on_after_a_lost_worker(cluster: Any, tones: Path, tmp_path: Path) -> None:
+    import psutil
+
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("CORPUS", str(tones)))
+    settings = ["training.max_steps=60", "training.checkpoint_every=5", "loss.group_size=2", "experiment=lost"]
+    words = [str(tmp_path / "recipe.yaml"), *settings]
+    ended: list[int] = []
+
+    def end_one() -> None:
+        while not (tmp_path / "runs" / "lost" / "last.safetensors").exists():
+            time.sleep(0.05)
+        for process in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(process.cmdline()) and not ended:
+                ended.append(process.pid)
+                process.kill()
+
+    thread = threading.Thread(target=end_one)
+    thread.start()
+    run = train_on_ray(words, "lost", workers=2)
+    thread.join()
+    assert (run.status, run.steps, len(ended)) == ("FINISHED", 60, 1)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "cpc", "train"]
+    subprocess.run([*command, *words, "--name", "torchrun"], check=True, capture_output=True)
+    ours, theirs = (load_file(tmp_path / "runs" / name / "last.safetensors") for name in ("lost", "torchrun"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def slow(folder: Path, seconds: float) -> Worker[int, int]:

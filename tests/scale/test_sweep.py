@@ -105,3 +105,28 @@ def test_a_folder_with_another_run_is_reported_and_the_others_go_on(folder: Path
     assert [run.path.name for run in done] == ["steps-far"]
     assert [name for name, _ in failed] == ["steps-near"]
     assert "exists with other settings (loss.prediction_steps 1 → 2)" in failed[0].reason
+
+
+def test_asha_stops_what_is_behind_and_the_same_call_leaves_it_alone(folder: Path) -> None:
+    text = "runs: {good: [optim.lr=1e-2], bad: [optim.lr=1e-12]}\nasha: {min_steps: 4, reduction_factor: 2}"
+    settings = ["training.max_steps=20", "training.validate_every=4", "optim.warmup_steps=0"]
+    file, said = write(folder, text), list[str]()
+    _, done, failed = sweep(file, settings, say=said.append)
+    assert [run.path.name for run in done] == ["steps-good"]
+    assert not failed
+    assert "steps-bad: stopped early, its validation loss is behind the others'" in said
+    rungs = sorted(path.relative_to("runs/.asha/steps").as_posix() for path in Path("runs/.asha").rglob("*.json"))
+    assert rungs == ["16/steps-good.json", "4/steps-bad.json", "4/steps-good.json", "8/steps-good.json"]
+    before = Path("runs/steps-bad/last.safetensors").read_bytes()
+    assert [run.path.name for run in sweep(file, settings)[1]] == ["steps-good"]
+    assert Path("runs/steps-bad/last.safetensors").read_bytes() == before
+
+
+def test_asha_needs_a_validation_loss(folder: Path) -> None:
+    file = write(
+        folder,
+        "runs: {a: []}\nasha: {min_steps: 1}\nsettings: [data.valid=null, "
+        "data.val_fraction=0, training.validate_every=1]",
+    )
+    with pytest.raises(InputError, match="asha: run steps-a has no validation loss to be compared by"):
+        sweep(file)
