@@ -94,7 +94,7 @@ def connected(address: str | None = None, at_least: float = 1, shown: bool = Fal
     try:
         if address is None:
             cores = max(float(os.cpu_count() or 1), at_least)
-            ray.init(num_cpus=cores if cores % 1 else int(cores), object_store_memory=OBJECT_STORE, **quiet)
+            ray.init("local", num_cpus=cores if cores % 1 else int(cores), object_store_memory=OBJECT_STORE, **quiet)
         else:
             _check_address(address)
             quiet.pop("include_dashboard")
