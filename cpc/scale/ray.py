@@ -35,7 +35,7 @@ from cpc.data.engine import Block, Done, Engine, Work, check_engine
 from cpc.data.progress import Progress, show_progress
 from cpc.io import WRITER
 
-INSTALL = "pip install 'cpc-audio[ray]'"
+INSTALL = "install it with: pip install 'ray[train]'"
 START_SECONDS = 120.0  # that the first worker may take to start, and that a cluster may be without any
 CONNECT_SECONDS = 5.0
 TRIES = 3  # of a block whose workers die
@@ -94,7 +94,7 @@ def connected(address: str | None = None, at_least: float = 1, shown: bool = Fal
     try:
         if address is None:
             cores = max(float(os.cpu_count() or 1), at_least)
-            ray.init(num_cpus=cores if cores % 1 else int(cores), object_store_memory=OBJECT_STORE, **quiet)
+            ray.init("local", num_cpus=cores if cores % 1 else int(cores), object_store_memory=OBJECT_STORE, **quiet)
         else:
             _check_address(address)
             quiet.pop("include_dashboard")
@@ -333,7 +333,7 @@ class _Crew(Generic[Block, Done]):
             self.alive = time.monotonic()
         elif time.monotonic() - self.alive > START_SECONDS:
             needs = f"{self.engine.cpus:g} cores" + f" and {self.engine.gpus:g} GPUs" * bool(self.engine.gpus)
-            remedy = "see `ray status`; what is done stays, and the same command goes on"
+            remedy = "see `ray status`; what is done stays, and the same command resumes"
             raise InputError(f"engine=ray: no worker with {needs} started in {START_SECONDS:.0f} s; {remedy}")
 
 

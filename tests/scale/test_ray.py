@@ -77,7 +77,7 @@ def test_without_ray_one_line_says_how_to_get_it(words: list[str], tmp_path: Pat
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().endswith(
-        "engine=ray: Ray is not installed; pip install 'cpc-audio[ray]', or drop --engine"
+        "engine=ray: Ray is not installed; install it with: pip install 'ray[train]', or drop --engine"
     )
     assert len(done.stderr.strip().splitlines()) == 1
 

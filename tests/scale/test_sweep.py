@@ -123,10 +123,7 @@ def test_asha_stops_what_is_behind_and_the_same_call_leaves_it_alone(folder: Pat
 
 
 def test_asha_needs_a_validation_loss(folder: Path) -> None:
-    file = write(
-        folder,
-        "runs: {a: []}\nasha: {min_steps: 1}\nsettings: [data.valid=null, "
-        "data.val_fraction=0, training.validate_every=1]",
-    )
+    without = "settings: [data.valid=null, data.val_fraction=0, training.validate_every=1]"
+    file = write(folder, f"runs: {{a: []}}\nasha: {{min_steps: 1}}\n{without}")
     with pytest.raises(InputError, match="asha: run steps-a has no validation loss to be compared by"):
         sweep(file)
