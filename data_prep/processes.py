@@ -41,8 +41,8 @@ def spread(
         yield from map(work, tasks)
         return
     context = get_context("spawn")
-    leash, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _follow, (leash,))
+    parent_pipe, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _exit_with_parent, (parent_pipe,))
     try:
         yield from pool.map(work, tasks, chunksize=chunksize)
         pool.shutdown()
@@ -86,13 +86,13 @@ def _opened(opened: Callable[[], Worker[Block, Done]]) -> Worker[Block, Done]:
     return opened()
 
 
-def _follow(leash: Connection) -> None:
-    """End this process, whatever it does, when the other end of the leash is closed: by its holder or by its death."""
+def _exit_with_parent(parent_pipe: Connection) -> None:
+    """End this process, whatever it does, when the parent's end of the pipe is closed: by the parent, or by its death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the holder answers for all
 
     def watch() -> None:
         try:
-            leash.recv_bytes()
+            parent_pipe.recv_bytes()
         except (EOFError, OSError):
             os._exit(1)
 

@@ -1,7 +1,7 @@
 """One run on the processes of a cluster: Ray Train starts them and starts them again, the loop inside is our own.
 
 TorchTrainer does what torchrun does: so many processes of one group, each told its rank. The losses are those of
-torchrun with as many processes. When a worker or its node is lost, all start again and go on from the last checkpoint.
+torchrun with as many processes. When a worker or its node is lost, all start again and resume from the last checkpoint.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A run: its folder, its MLflow run, and its way from start to an honest end.
 
 runs/NAME/ holds config.yaml (every setting), run.json (name, MLflow id, status, latest metrics), last.safetensors and
-best.safetensors. Each file is written whole or not at all, so that a kill at any moment leaves a folder to go on from.
+best.safetensors. Each file is written whole or not at all, so that a kill at any moment leaves a folder to resume from.
 
 Under torchrun all processes train one run. The first one decides which, and it alone writes, tracks and shows.
 """
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The newest weights, with everything needed to go on from them."""
+        """The newest weights, with everything needed to resume from them."""
         return self.path / "last.safetensors"
 
 
