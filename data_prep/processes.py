@@ -87,7 +87,7 @@ def _opened(opened: Callable[[], Worker[Block, Done]]) -> Worker[Block, Done]:
 
 
 def _exit_with_parent(parent_pipe: Connection) -> None:
-    """End this process, whatever it does, when the parent's end of the pipe is closed: by the parent, or by its death."""
+    """End this process, whatever it does, when the parent closes its end of the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the holder answers for all
 
     def watch() -> None:
