@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Your first representation
 #
-# From a folder of recordings to a picture of what a model hears in them. It takes a minute. The recordings here are synthetic, so that
+# From a folder of recordings to a picture of what a model hears in them. It takes a minute or two. The recordings here are synthetic, so that
 # nothing has to be downloaded; put a folder of your own in place of `recordings`.
 
 # %%
