@@ -43,8 +43,8 @@ optim: {warmup_steps: 100, lr: 2.0e-3}
 # On c alone, to be quick; without `--layer c` there is a row for z too. MFCC, log-mel and the untrained model are baselines; computed for the first run, they come from the cache for the second.
 
 # %%
-# !cpc probe phone runs/two-windows data/labelled --train phone_train --test phone_test --layer c --max-frames 8000
-# !cpc probe phone runs/own-window data/labelled --train phone_train --test phone_test --layer c --max-frames 8000
+# !cpc probe phone runs/two-windows data/labelled --train phone_train --test phone_test --layer c --max-frames 4000
+# !cpc probe phone runs/own-window data/labelled --train phone_train --test phone_test --layer c --max-frames 4000
 
 # %% [markdown]
 # How to read it: **%** is accuracy on single frames; **over utterances** its 95% interval, for utterances and not frames are independent draws; **majority** is what always answering the most
