@@ -260,7 +260,7 @@ def align(
     try:
         return _run(corpus, scheme, settings, workers, first, every, progress, engine or Processes(workers))
     except OSError as error:
-        remedy = "mend that and run the same again: what is aligned stays"
+        remedy = "fix that and run the same command again: what is aligned stays"
         raise InputError(f"corpus={corpus.path}: its labels cannot be written ({error}); {remedy}") from error
 
 

@@ -179,8 +179,8 @@ def cut_files(
 
     unread = listed(source for source in stream(must_be_read, ordered, workers) if source)
     if unread or (len(known) and not (out / CUTS).exists()):
-        does = engine or Threads(workers or os.cpu_count() or 1)
-        _examine(unread, known, root, out, rules, does, progress)
+        chosen = engine or Threads(workers or os.cpu_count() or 1)
+        _examine(unread, known, root, out, rules, chosen, progress)
     return _after(ordered, known, root)
 
 

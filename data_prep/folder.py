@@ -150,7 +150,7 @@ def main(
     if part:
         sources = take_shard(everything, *part)
         typer.echo(f"shard {shard}: {len(sources)} of {len(everything)} files")
-    with engine_named(engine, address, workers, cpus) as chosen:
+    with engine_named(engine, address, workers if engine == "ray" else None, cpus) as chosen:
         if cut:
             sources = _cut(sources, root, target, rules, workers, chosen)
         root_of_all = common_folder(everything)

@@ -107,7 +107,7 @@ def main(
     elif phn:
         take_phn(opened, folder or _audio_folder(opened), scheme, workers=processes, partial=partial)
     else:
-        with engine_named(engine, address, workers, cpus) as chosen:
+        with engine_named(engine, address, workers if engine == "ray" else None, cpus) as chosen:
             _align(opened, scheme, workers, shard, chosen)
 
 

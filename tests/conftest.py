@@ -1,5 +1,7 @@
 """Shapes in signatures are checked in every test; small corpora are made once a session."""
 
+from collections.abc import Iterator
+
 from jaxtyping import install_import_hook
 
 install_import_hook("cpc", "beartype.beartype")
@@ -22,10 +24,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).pare
 
 
 @pytest.fixture(autouse=True)
-def _one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in a folder of its own, with the local MLflow store."""
+def _one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test runs in a folder of its own, with the local MLflow store, and leaves none to the next one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it itself: what a test finds is no wish of anybody
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")

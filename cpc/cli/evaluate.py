@@ -202,11 +202,9 @@ def units(
     gpus: Gpus = None,
 ) -> None:
     """Discrete units: cluster a layer by k-means, write the units of every utterance, say how they stand for phones."""
-    from cpc.data.engine import check_engine
     from cpc.evaluation.units import UnitsConfig, discover, units_table
     from cpc.scale.ray import engine_named
 
-    check_engine(engine, {"workers": workers})
     with engine_named(engine, address, workers, cpus, gpus) as chosen:
         where = "cpu" if chosen else open_device(device)
         asked = UnitsConfig(k, layer, train, test, split, labels, seed, out, codebook, where)

@@ -39,20 +39,16 @@ def train(
 
     words = words or []
     check_engine(engine, {"address": address, "workers": workers, "cpus": cpus, "gpus": gpus})
+    if resume is None and (not words or "=" in words[0]):
+        raise InputError("RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first")
     try:
         if engine == "ray":
             from cpc.scale.training import train_on_ray
 
-            if resume is None and (not words or "=" in words[0]):
-                raise InputError(
-                    "RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first"
-                )
             run = train_on_ray(words, name, resume, address=address, workers=workers, cpus=cpus, gpus=gpus)
         elif resume is not None:
             open_device("auto")
             run = resume_run(resume, words)
-        elif not words or "=" in words[0]:
-            raise InputError("RECIPE: must be given first, for example: cpc train recipes/demo/cpc.yaml --name first")
         else:
             config = load_config(words[0], words[1:])
             open_device(config.training.device)
@@ -91,7 +87,6 @@ def sweep(
 
     With --engine ray the runs are trained by the workers of a cluster, several at a time.
     """
-    from cpc.data.engine import check_engine
     from cpc.scale.ray import engine_named
     from cpc.scale.sweep import plan
     from cpc.scale.sweep import sweep as run_sweep
@@ -103,7 +98,6 @@ def sweep(
             print(f"{name}: {recipe.training.max_steps} steps, seed {recipe.seed}")
         print(f"{len(planned)} runs, each with {len(config.probes)} probes, in experiment {config.experiment}")
         return
-    check_engine(engine, {"workers": workers})
     with engine_named(engine, address, workers, cpus, gpus) as chosen:
         if chosen is None:
             open_device("auto")

@@ -154,21 +154,11 @@ class PackPlan:
     root: Path  # the deepest folder of all sources: the job's identity says where they lie below it
     shown_from: Path  # the folder from which skipped.tsv names files
     out: Path
-    workers: int
     sample_rate: int
     shard_samples: int
     progress: bool
-    strict: bool = False  # whether a file that lacks a little of what its header says is skipped
-    engine: Engine | None = None  # who does it; threads of this process by default
-
-    @property
-    def does(self) -> Engine:
-        """Who does it."""
-        return self.engine or Threads(self.workers)
-
-    def run_of(self, first: int, stop: int) -> Sequence[Source]:
-        """Consecutive sources, in memory where they are to travel."""
-        return list(self.sources[first:stop]) if self.engine else self.sources[first:stop]
+    strict: bool  # whether a file that lacks a little of what its header says is skipped
+    engine: Engine
 
     @property
     def work(self) -> Path:
@@ -177,7 +167,12 @@ class PackPlan:
 
     def part(self, shard: int) -> Path:
         """The file that marks a shard as complete and holds its rows of the manifest."""
-        return self.work / f"{shard:05d}.json"
+        return part_file(self.work, shard)
+
+
+def part_file(work: Path, shard: int) -> Path:
+    """The file in the folder of unfinished work that marks a shard as complete."""
+    return work / f"{shard:05d}.json"
 
 
 def work_folder(out: Path) -> Path:
@@ -242,7 +237,7 @@ def _lengths(job: PackPlan) -> Iterator[int]:
     chunks = enumerate(iter(lambda: list(islice(sources, _CHUNK)), []))
     found: dict[int, ndarray] = {}  # of each chunk: they come in any order
     work = Work("reading lengths", chunks, partial(_measurer, job.sample_rate), len(job.sources), job.sample_rate)
-    for number, lengths in job.does.run(work, job.progress):
+    for number, lengths in job.engine.run(work, job.progress):
         found[number] = np.array(lengths, np.int64)
     for number in range(len(found)):
         yield from found[number].tolist()
@@ -327,10 +322,8 @@ def pack(
     if not listing:
         raise InputError("sources=[]: a corpus needs at least one audio file")
     common = common_folder(listing)
-    workers = workers or os.cpu_count() or 1
-    job = PackPlan(
-        listing, common, root or common, Path(out), workers, sample_rate, shard_samples, progress, strict, engine
-    )
+    chosen = engine or Threads(workers or os.cpu_count() or 1)
+    job = PackPlan(listing, common, root or common, Path(out), sample_rate, shard_samples, progress, strict, chosen)
     identity = digest(job)
     if done := _finished(job, identity):
         return done
@@ -381,11 +374,11 @@ def _write_shards(job: PackPlan, counts: Sequence[int]) -> None:
     starts = list(accumulate(counts, initial=0))
     missing = [shard for shard in range(len(counts)) if not _complete(job, shard)]
     files = sum(counts[shard] for shard in missing)
-    # A run of the listing is a view of what is on disk here; what travels to other machines is read from it.
-    blocks = ((shard, job.run_of(starts[shard], starts[shard + 1])) for shard in missing)
+    # Of the listing, which is on disk, the sources of a few shards at a time are in memory: they may travel.
+    blocks = ((shard, list(job.sources[starts[shard] : starts[shard + 1]])) for shard in missing)
     writer = _ShardWriter(job.out, job.work, job.shown_from, job.sample_rate, job.strict)
     work = Work("packing", blocks, writer.open, files, job.sample_rate)
-    for _ in job.does.run(work, job.progress):
+    for _ in job.engine.run(work, job.progress):
         pass
 
 
@@ -408,7 +401,7 @@ class _ShardWriter:
             part = shards.write_shard(
                 sources, target, shard, self.sample_rate, root=self.shown_from, tick=tick, strict=self.strict
             )
-            write_json(self.work / f"{shard:05d}.json", part._asdict())
+            write_json(part_file(self.work, shard), part._asdict())
             yield shard
 
 

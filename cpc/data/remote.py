@@ -49,7 +49,7 @@ def cache_size() -> int | None:
         return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     if not found or float(found[1]) == 0:
-        raise InputError(f"CPC_CACHE_SIZE={text}: must be a number of bytes such as 200GB; mend it or unset it")
+        raise InputError(f"CPC_CACHE_SIZE={text}: must be a number of bytes such as 200GB; fix it or unset it")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 

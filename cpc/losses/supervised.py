@@ -103,7 +103,19 @@ class FrameLabels:
         return found
 
 
-class SupervisedLoss(nn.Module):
+class _LabelledLoss(nn.Module):
+    """What losses by labels of frames have in common: nothing is learnt beside the weights, nothing kept."""
+
+    calibration = None
+
+    def on_step_end(self, model: CPC) -> None:
+        """After a step of the optimizer: nothing is kept."""
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+
+class SupervisedLoss(_LabelledLoss):
     """(model, windows, labels) → Losses over frames of all windows, and of all processes.
 
     Shape:
@@ -113,7 +125,7 @@ class SupervisedLoss(nn.Module):
 
     def __init__(self, config: SupervisedConfig, model: CPC) -> None:
         super().__init__()
-        self.config, self.calibration = config, None
+        self.config = config
         self.projection = build_projection(config.projection, model.hidden)
 
     def forward(
@@ -135,14 +147,8 @@ class SupervisedLoss(nn.Module):
         own = torch.arange(len(kinds), device=kinds.device)
         return of_pairs(contrast_labels(scores, kinds, kinds, own, self.config))
 
-    def on_step_end(self, model: CPC) -> None:
-        """After a step of the optimizer: nothing is kept."""
 
-    def reset(self) -> None:
-        """Nothing is kept."""
-
-
-class ClassificationLoss(nn.Module):
+class ClassificationLoss(_LabelledLoss):
     """(model, windows, labels) → Losses: the cross-entropy of a linear layer on every frame of c.
 
     Shape:
@@ -152,7 +158,7 @@ class ClassificationLoss(nn.Module):
 
     def __init__(self, config: ClassificationConfig, model: CPC, classes: int) -> None:
         super().__init__()
-        self.config, self.calibration = config, None
+        self.config = config
         self.head = nn.Linear(model.hidden, classes)
 
     def forward(
@@ -171,9 +177,3 @@ class ClassificationLoss(nn.Module):
         accuracy = (logits.argmax(1) == labels).sum() * each
         nothing = torch.full_like(loss.detach()[None], math.nan)
         return Losses(loss, loss[None], accuracy[None], nothing, math.log(self.head.out_features))
-
-    def on_step_end(self, model: CPC) -> None:
-        """After a step of the optimizer: nothing is kept."""
-
-    def reset(self) -> None:
-        """Nothing is kept."""

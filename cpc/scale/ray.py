@@ -40,7 +40,7 @@ START_SECONDS = 120.0  # that the first worker may take to start, and that a clu
 CONNECT_SECONDS = 5.0
 TRIES = 3  # of a block whose workers die
 OBJECT_STORE = 1 << 29  # bytes, on one machine: blocks and summaries are small, and a model is there once
-_PASSED = ("MLFLOW_TRACKING_URI", "CPC_CACHE", "CPC_CACHE_SIZE", "TMPDIR")  # settings that a worker takes over
+PASSED = ("MLFLOW_TRACKING_URI", "CPC_CACHE", "CPC_CACHE_SIZE", "TMPDIR")  # settings that a worker takes over
 
 
 @contextmanager
@@ -56,13 +56,13 @@ def engine_named(
     Args:
         name: local or ray.
         address: HOST:PORT of a cluster's head, or auto; None for RAY_ADDRESS, else a cluster of this machine alone.
-        workers: how many; None for as many as the cluster has room for.
+        workers: of the cluster, how many; None for as many as it has room for.
         cpus, gpus: of each worker; None for 1 and 0.
 
     Raises:
         InputError: no such engine, Ray is not installed, nobody answers, or there are too few GPUs.
     """
-    check_engine(name, {"address": address, "cpus": cpus, "gpus": gpus})
+    check_engine(name, {"address": address, "workers": workers, "cpus": cpus, "gpus": gpus})
     if name == "local":
         yield None
         return
@@ -299,7 +299,7 @@ class _Crew(Generic[Block, Done]):
         return told
 
     def _hire(self) -> _Member[Block]:
-        environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+        environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         actor = self.kind.remote(str(Path.cwd()), environment)
         return _Member(actor, actor.begin.remote([self.opened]))
 

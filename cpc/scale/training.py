@@ -15,7 +15,7 @@ from typing import Any
 
 from cpc.config import InputError, dump, load
 from cpc.distributed import BACKEND
-from cpc.scale.ray import INSTALL, connected, fit_in
+from cpc.scale.ray import INSTALL, PASSED, connected, fit_in
 from cpc.tracking.mlflow import RUNS
 from cpc.training.metrics import NotFinite
 from cpc.training.recipe import Recipe, load_config
@@ -61,7 +61,7 @@ def train_on_ray(
             recipe = load_config(words[0], words[1:])
             place = choose_folder(recipe, name, root)
             task |= {"recipe": dump(recipe), "name": place.name, "root": str(root)}
-        task["environment"] = {k: os.environ[k] for k in ("MLFLOW_TRACKING_URI", "CPC_CACHE") if k in os.environ}
+        task["environment"] = {name: os.environ[name] for name in PASSED if name in os.environ}
         _fit(task, number, cpus, gpus)
     return read_run(place)
 

@@ -192,7 +192,7 @@ class Trainer:
                 values = self._validated(latest, monitor, display)
                 record(values, done)
                 latest |= values
-                if hopeless and hopeless(done, latest):
+                if hopeless and done + 1 < settings.max_steps and hopeless(done, latest):  # else it is finished
                     stop.requested = "early stopping"
             better = validate and latest.get("valid/loss", math.inf) < self.best
             if better:
