@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryDirectory
+from typing import IO, Protocol, runtime_checkable
 
 from filelock import FileLock, Timeout
 
@@ -50,6 +51,16 @@ def disk_is_full(error: BaseException) -> bool:
     return any(words in text for words in ("no space left", "disk is full", "quota exceeded", "os error 28"))
 
 
+@runtime_checkable
+class Destination(Protocol):
+    """A path to which a whole file is sent, such as a URL (`cpc.audio.location.Remote`)."""
+
+    name: str
+
+    def put(self, file: Path) -> None:
+        """Make the contents of a local file those of this path; a reader sees all of them or none."""
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name, for writers that want one; the file there appears at `path`, complete and on the disk, only on
@@ -57,10 +68,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name is always the same, so that what a killed process left is overwritten by the next one. A worker
     of a cluster has names of its own (`remove_temporary` clears up after it): one that was given up may still write.
+    What goes to a URL is written to the folder of this machine's temporary files, and sent when it is complete.
 
     Raises:
         DiskFull: nothing is left of what was begun.
     """
+    if isinstance(path, Destination):
+        with TemporaryDirectory(prefix="cpc-") as folder, room_for(Path(folder)):
+            yield Path(folder, path.name)
+            path.put(Path(folder, path.name))
+        return
     writer = os.environ.get(WRITER, "")
     temporary = path.with_name(f"{path.name}{writer and '.' + writer}.tmp")
     with room_for(path):

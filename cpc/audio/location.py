@@ -1,6 +1,7 @@
 """Where audio lies: a local file, a URL that fsspec opens, or bytes within either (a tar's member, a cell of a table).
 
-All are paths to those who read them: `Remote` and `Member` have as much of pathlib's interface as reading needs.
+All are paths to those who read them: `Remote` and `Member` have as much of pathlib's interface as reading needs. A
+`Remote` takes whole files too (`put`), which is all that `cpc.io.atomic` asks for.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from cpc.config import InputError
 INSTALL = "for s3://, gs:// and https://: pip install s3fs gcsfs aiohttp"
 TRIES = 3  # of a transfer that fails
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters and more: C:/ is a disk
+# Where a file that is sent is there as a whole or not at all; elsewhere it is renamed when it is complete.
+_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "hf", "http", "https", "memory")
 _MEMBER = re.compile(r"bytes://(\d+)\+(\d+)/(.*)::(.*)", re.DOTALL)
 
 
 def locate(text: str | Path) -> Path:
     """The path that a text means: a local one, a `Remote` if it is a URL, or the `Member` that `locator` wrote.
+
+    A file:// URL is a local path.
 
     Example:
         >>> locate("data/a.flac").name, locate("memory://bucket/a.flac").parent
@@ -40,6 +45,8 @@ def locate(text: str | Path) -> Path:
         offset, size, name, container = found.groups()
         return Member.of(locate(container), name, int(offset), int(size))
     if found := _URL.fullmatch(text):
+        if found[1] == "file":
+            return Path(f"/{found[2]}")
         url = f"{found[1]}://{found[2]}"
         _filesystem(found[1], url)
         return Remote(url)
@@ -51,6 +58,9 @@ def locator(path: Path) -> str:
     if isinstance(path, Member):
         return f"bytes://{path.offset}+{path.size}/{path.member}::{locator(path.container)}"
     return str(path)
+
+
+_WRITING = ("put_file", "makedirs", "mv", "rm_file")
 
 
 def is_remote(path: Path) -> bool:
@@ -75,7 +85,7 @@ def _line(error: BaseException) -> str:
 
 
 class _Read(Path, ABC):
-    """A path that is only read, in whole."""
+    """A path that is read in whole, and never written bit by bit."""
 
     _flavour = getattr(type(Path()), "_flavour", None)  # Python 3.11 gives it to its own two classes only
 
@@ -92,7 +102,7 @@ class _Read(Path, ABC):
         newline: str | None = None,
     ) -> Any:
         if set(mode) & set("wax+"):
-            raise InputError(f"{self}: is only read here; name a local file to write")
+            raise InputError(f"{self}: cannot be opened for writing; name a local file")
         held = BytesIO(self.fetch())
         return held if "b" in mode else TextIOWrapper(held, encoding or "utf-8", errors, newline)
 
@@ -110,7 +120,7 @@ class _Read(Path, ABC):
 
 
 class Remote(_Read):
-    """A URL of a file or folder, such as s3://bucket/a.flac, https://…, gs://…, hf://…: what fsspec reads.
+    """A URL of a file or folder, such as s3://bucket/a.flac, https://…, gs://…, hf://…: what fsspec reads and writes.
 
     Keys and servers are given as fsspec takes them: the environment, or its configuration files. A transfer that fails
     is tried again, and what then still fails is an error, never a damaged file.
@@ -141,9 +151,10 @@ class Remote(_Read):
             except ImportError as error:
                 raise InputError(f"{self}: {_line(error)}; {INSTALL}") from None
             except Exception as error:
-                if tries == TRIES or isinstance(error, PermissionError):
+                if tries == TRIES or isinstance(error, PermissionError | NotImplementedError):
                     remedy = "see that it can be reached and give the same command again: what is done stays"
-                    raise InputError(f"{self}: cannot be fetched ({_line(error)}); {remedy}") from error
+                    done = "written" if what in _WRITING else "fetched"
+                    raise InputError(f"{self}: cannot be {done} ({_line(error)}); {remedy}") from error
                 time.sleep(0.5 * 2**tries)
 
     def fetch(self, start: int | None = None, end: int | None = None) -> bytes:
@@ -152,6 +163,30 @@ class Remote(_Read):
         if start is not None and end is not None and len(content) > end - start:
             return content[start:end]  # a server that knows no ranges gave the whole
         return content
+
+    def put(self, file: Path) -> None:
+        """Make the contents of a local file those of this URL; a reader sees all of them or none.
+
+        Raises:
+            InputError: they cannot be sent.
+        """
+        whole = str(self).partition(":")[0] in _STORES
+        target = self if whole else self.with_name(f"{self.name}.{os.getpid()}.tmp")
+        try:
+            target._try("put_file", str(file), str(target))
+        except FileNotFoundError:  # a file system with folders, unlike a store of objects
+            target._try("makedirs", str(self.parent), exist_ok=True)
+            target._try("put_file", str(file), str(target))
+        if not whole:
+            target._try("mv", str(target), str(self))
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        if self.is_file() or not missing_ok:
+            self._try("rm_file", str(self))
+
+    def refresh(self) -> None:
+        """Forget what was listed before: another process may have written since."""
+        self.filesystem.invalidate_cache()
 
     def opened(self) -> Any:
         """The file, to be read here and there: only blocks of 64 KiB that are read travel."""

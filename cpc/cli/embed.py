@@ -33,7 +33,7 @@ def embed(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of any number of them; also a URL.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features; also a URL.")],
     layer: Annotated[Layer, typer.Option(help="z: local, without memory; c: with context.")] = Layer.c,
     format: Annotated[
         Literal["npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset"],
@@ -86,12 +86,12 @@ def embed(
             engine=chosen,
         )
     before = f" ({done.files - done.new} were there)" if done.files > done.new else ""
-    print(f"{done.files} files written to {out}{before}, {done.skips} skipped")
+    print(f"{done.files} files written to {done.ledger.out}{before}, {done.skips} skipped")
     if not done.files and not done.skips:
         print(f"shard={shard}: has no files; files are shared out in blocks of up to {BLOCK_FILES}", file=sys.stderr)
     if done.skips:
-        print(f"reasons: {out / 'skipped.tsv'}", file=sys.stderr)
+        print(f"reasons: {done.ledger.out / 'skipped.tsv'}", file=sys.stderr)
     if done.notes:
-        print(f"{done.notes} with a wrong length in their header: {out / 'notes.tsv'}", file=sys.stderr)
+        print(f"{done.notes} with a wrong length in their header: {done.ledger.out / 'notes.tsv'}", file=sys.stderr)
     if done.skips and not done.files:
         raise typer.Exit(1)

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -38,6 +38,7 @@ from cpc.io import WRITER
 INSTALL = "install it with: pip install 'ray[train]'"
 START_SECONDS = 120.0  # that the first worker may take to start, and that a cluster may be without any
 CONNECT_SECONDS = 5.0
+CALLS = 8  # at a time to one worker: the blocks that it has been given, and its beginning
 TRIES = 3  # of a block whose workers die
 OBJECT_STORE = 1 << 29  # bytes, on one machine: blocks and summaries are small, and a model is there once
 PASSED = ("MLFLOW_TRACKING_URI", "CPC_CACHE", "CPC_CACHE_SIZE", "TMPDIR")  # settings that a worker takes over
@@ -70,7 +71,11 @@ def engine_named(
     if cpus <= 0 or gpus < 0:
         raise InputError(f"cpus={cpus:g}, gpus={gpus:g}: cpus must be above 0, gpus at least 0")
     with connected(address, at_least=(workers or 1) * cpus):
-        yield RayEngine(fit_in(workers, cpus, gpus), cpus, gpus)
+        engine = RayEngine(fit_in(workers, cpus, gpus), cpus, gpus)
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 @contextmanager
@@ -169,11 +174,15 @@ def machines() -> int:
 
 @dataclass(frozen=True)
 class RayEngine:
-    """So many actors, each with cores and GPUs of its own, of the cluster that this process is connected to."""
+    """So many actors, each with cores and GPUs of its own, of the cluster that this process is connected to.
+
+    Those that have come to the end of some work wait for the next: starting one takes seconds.
+    """
 
     workers: int
     cpus: float = 1
     gpus: float = 0
+    idle: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -190,8 +199,20 @@ class RayEngine:
             crew = _Crew(self, work, bar)
             try:
                 yield from crew.results()
-            finally:
-                crew.end()
+            except BaseException:
+                crew.end(finished=False)
+                raise
+            crew.end(finished=True)
+
+    def close(self) -> None:
+        """End the actors that wait."""
+        while self.idle:
+            _kill(self.idle.pop())
+
+
+def _kill(actor: Any) -> None:
+    with suppress(Exception):
+        load_ray().kill(actor)
 
 
 class _Told(NamedTuple):
@@ -232,7 +253,7 @@ class _Crew(Generic[Block, Done]):
         self.sent: dict[Any, _Sent[Block]] = {}  # by the reference to what will be told of it
         self.opened = self.ray.put(work.open)
         self.kind = self.ray.remote(_Actor).options(
-            num_cpus=engine.cpus, num_gpus=engine.gpus, max_concurrency=work.ahead + 2, max_restarts=0
+            num_cpus=engine.cpus, num_gpus=engine.gpus, max_concurrency=CALLS, max_restarts=0
         )
         self.members = [self._hire() for _ in self.again]
         self.left = bool(self.members)  # whether there may be blocks that nobody has been given
@@ -254,10 +275,12 @@ class _Crew(Generic[Block, Done]):
                     yield told.done
             self._check_alive()
 
-    def end(self) -> None:
+    def end(self, finished: bool) -> None:
         for member in self.members:
-            with suppress(Exception):
-                self.ray.kill(member.actor)
+            if finished and member.begun is None and not member.busy:
+                self.engine.idle.append(member.actor)
+            else:
+                _kill(member.actor)
 
     def _give(self) -> None:
         """Give blocks to those who have room, the least busy first."""
@@ -299,13 +322,15 @@ class _Crew(Generic[Block, Done]):
         return told
 
     def _hire(self) -> _Member[Block]:
-        environment = {name: os.environ[name] for name in PASSED if name in os.environ}
-        actor = self.kind.remote(str(Path.cwd()), environment)
+        if self.engine.idle:
+            actor = self.engine.idle.pop()
+        else:
+            environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+            actor = self.kind.remote(str(Path.cwd()), environment)
         return _Member(actor, actor.begin.remote([self.opened]))
 
     def _replace(self, member: _Member[Block]) -> None:
-        with suppress(Exception):
-            self.ray.kill(member.actor)
+        _kill(member.actor)
         self.members[self.members.index(member)] = self._hire()
 
     def _begin(self, member: _Member[Block]) -> None:
@@ -351,13 +376,13 @@ class _Actor:
         self._waiting: deque[Future[_Told]] = deque()
         self._counts = [0, 0, 0]
         self._lock = threading.Lock()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def begin(self, opened: list[Any]) -> dict[str, str]:
-        """Make what the work needs; gives the versions here."""
+        """Make what some work needs; gives the versions here."""
         import ray
 
         self._do = ray.get(opened[0])()
-        threading.Thread(target=self._run, daemon=True).start()
         return {**_versions(), "host": socket.gethostname()}
 
     def do(self, block: Any) -> _Told:

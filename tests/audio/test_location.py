@@ -114,6 +114,10 @@ def test_a_header_that_leaves_its_length_open(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
+    assert locate(f"file://{tmp_path}/a.flac") == locate(Path(f"file://{tmp_path}/a.flac")) == tmp_path / "a.flac"
+
+
 def test_what_is_wrong_with_remote_audio(bucket: str) -> None:
     fsspec.filesystem("memory").pipe_file(f"{bucket}/bad.flac", b"no audio")
     with pytest.raises(Undecodable, match="cannot be decoded"):
@@ -124,7 +128,7 @@ def test_what_is_wrong_with_remote_audio(bucket: str) -> None:
     assert "holds no audio" in refusal(find_audio, f"{bucket}/notes")
     assert "no such file or folder" in refusal(find_audio, f"{bucket}/nowhere")
     assert "Protocol not known: nothing" in refusal(locate, "nothing://a/b")
-    with pytest.raises(InputError, match="is only read here"):
+    with pytest.raises(InputError, match="cannot be opened for writing"):
         locate(f"{bucket}/x").open("w")
 
 

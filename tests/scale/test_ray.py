@@ -1,5 +1,6 @@
 """The cluster's engine gives what local processes give, whoever dies on the way. Skipped where Ray is not installed."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,65 @@ def test_embedding_is_the_same_bytes_on_any_number_of_workers(
         assert again.new == 0
 
 
+class Shelf(SimpleHTTPRequestHandler):
+    """Keeps what it is sent, whole."""
+
+    def do_POST(self) -> None:
+        path = Path(self.translate_path(self.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = self.headers["Content-Length"]
+        path.write_bytes(self.rfile.read(int(size)) if size else b"".join(self._chunks()))
+        self.send_response(201)
+        self.end_headers()
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_workers_write_their_parts_to_a_url(
+    cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Shelf, directory=str(tmp_path / "served")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    model = build(CONFIG).eval()
+    cpc.embed(model, folder, tmp_path / "local", format="parquet")
+    url = f"http://127.0.0.1:{server.server_port}/out"
+    try:
+        done = cpc.embed(model, folder, url, format="parquet", engine=RayEngine(2))
+        again = cpc.embed(model, folder, url, format="parquet", engine=RayEngine(2))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (done.files, done.skips, again.new) == (41, 1, 0)
+    assert features(tmp_path / "served" / "out") == features(tmp_path / "local")
+
+
+def number_of_process() -> Worker[int, int]:
+    def work(blocks: Iterator[int], tick: Tick) -> Iterator[int]:
+        for _ in blocks:
+            tick()
+            yield os.getpid()
+
+    return work
+
+
+def test_workers_stay_for_the_next_work_of_their_engine(cluster: Any) -> None:
+    engine = RayEngine(1)
+    first, second = (list(engine.run(Work("x", range(3), number_of_process, 3, 16000), False)) for _ in range(2))
+    assert set(first) == set(second)
+    engine.close()
+    (third,) = set(engine.run(Work("x", [0], number_of_process, 1, 16000), False))
+    assert third not in first
+
+
 def test_packing_and_cutting_are_the_same_bytes(cluster: Any, folder: Path, tmp_path: Path) -> None:
     sources = [Source(path.stem, path, "s") for path in sorted(folder.iterdir())]
 
@@ -177,6 +238,32 @@ def test_a_sweep_trains_its_runs_on_the_cluster(cluster: Any, tones: Path, tmp_p
     alone, *_ = sweep(tmp_path / "s.yaml", ["training.max_steps=8"], root=tmp_path / "alone")[1]
     assert done[0].checkpoint.is_file()
     assert done[0].metrics["train/loss"] == alone.metrics["train/loss"]
+
+
+def test_asha_stops_runs_on_the_cluster_and_leaves_the_others_as_they_would_be(
+    cluster: Any, tones: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("CORPUS", str(tones)))
+    runs = "runs: {good: [optim.lr=1e-2], bad: [optim.lr=1e-12], worse: [optim.lr=1e-12], poor: [optim.lr=1e-11]}"
+    head = "recipe: recipe.yaml\nexperiment: halved\n"
+    (tmp_path / "s.yaml").write_text(f"{head}{runs}\nasha: {{min_steps: 2, reduction_factor: 2}}")
+    (tmp_path / "plain.yaml").write_text(f"{head}runs: {{good: [optim.lr=1e-2]}}")
+    settings = ["training.max_steps=16", "training.validate_every=2", "optim.warmup_steps=0"]
+    said: list[str] = []
+    _, done, failed = sweep(tmp_path / "s.yaml", settings, say=said.append, engine=RayEngine(2))
+    names, stopped = (
+        {run.path.name for run in done},
+        {line.partition(":")[0] for line in said if "stopped early" in line},
+    )
+    assert not failed
+    assert names | stopped == {"s-good", "s-bad", "s-worse", "s-poor"}
+    assert "s-good" in names
+    assert stopped
+    rungs = [json.loads(path.read_text()) for path in Path("runs/.asha").rglob("*.json")]
+    assert sum(rung["stopped"] for rung in rungs) == len(stopped)
+    (alone,) = sweep(tmp_path / "plain.yaml", settings, root=tmp_path / "alone")[1]
+    assert next(run for run in done if run.path.name == "s-good").metrics["train/loss"] == alone.metrics["train/loss"]
+    assert {run.path.name for run in sweep(tmp_path / "s.yaml", settings, engine=RayEngine(2))[1]} == names
 
 
 def test_training_equals_torchrun_and_goes_on_after_a_lost_worker(cluster: Any, tones: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cpc.audio.integrity import Undecodable
-from cpc.audio.location import locate
+from cpc.audio.location import Remote, locate
 from cpc.config import InputError
 from cpc.data.engine import Engine, Threads, Tick, Work, Worker
 from cpc.data.pack import check_shard
@@ -306,7 +306,7 @@ def embed(
     progress: bool = False,
     engine: Engine | None = None,
 ) -> Embedded:
-    """Write the features of every audio file of `source` to the folder `out`.
+    """Write the features of every audio file of `source` to the folder `out`, which may be a URL.
 
     Files of similar length share batches; padding adds less than an eighth to a file of at least 1024 samples. Files
     longer than a batch go through in pieces, in constant memory. Memory does not depend on the number of files either;
@@ -318,7 +318,7 @@ def embed(
     Args:
         model: a model, a run folder or a checkpoint.
         source: a file, or a folder with its subfolders.
-        out: the folder of the features.
+        out: the folder of the features, or a URL such as s3://bucket/features.
         layer: z, c, a layer below c such as c1, or layers side by side as z+c.
         format: npy (OUT/…/STEM.npy for each file, float32 frames × dim), parquet (a data set in OUT/features: id, path,
             start, frames, dim, features as frames × dim in a row), numpy-shards (OUT/features/*.npy, with
@@ -348,7 +348,7 @@ def embed(
             raise InputError("precision=auto: workers of a cluster may differ in what they have; give fp32 or bf16")
     listing = listed(locate(source))
     with ExitStack() as stack:
-        ledger = Ledger(Path(out), format)
+        ledger = Ledger(locate(out), format)
         exact = exact_precision(precision, kind)
         stack.enter_context(ledger.lock(f"{shard[0]}-of-{shard[1]}"))
         most, threads = batch_samples or BATCH_SAMPLES.get(kind.type, 1 << 20), workers or os.cpu_count() or 1
@@ -364,7 +364,7 @@ def embed(
         stack.enter_context(evaluating(chosen))
         work = Work("embed", missing(), job.open, files, chosen.sample_rate)
         new = sum(engine.run(work, progress))
-        if engine.device is not None:
+        if engine.device is not None and not isinstance(ledger.out, Remote):
             remove_temporary(ledger.out)
         ledger.finish()
         counts = [[len(column) for column in record] for _, record in ledger.records()]

@@ -15,13 +15,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2s
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import IO, Any, Literal, NamedTuple, assert_never
 
 import numpy as np
 from jaxtyping import Float32
 
+from cpc.audio.location import Remote
 from cpc.config import InputError
+from cpc.data.remote import cache_folder
 from cpc.data.shards import printable
 from cpc.evaluation.embed.inputs import File
 from cpc.io import WRITER, atomic, atomic_path, locked, write_json, write_text
@@ -258,7 +260,11 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Ledger:
-    """The records of OUT, in OUT/.embedding. They are what a run that was killed resumes from."""
+    """The records of OUT, in OUT/.embedding. They are what a run that was killed resumes from.
+
+    OUT may be a URL. Files are complete there before their record is, so that a record is enough to know; and a lock
+    keeps other processes of this machine away, but not other machines.
+    """
 
     out: Path
     format: Format
@@ -280,7 +286,7 @@ class Ledger:
         elif differing := [name for name in found if before.get(name) != found[name]]:
             raise self._taken(", ".join(differing))
         if self._stored("files.json") not in (None, files):
-            if self.format != "npy":
+            if self.format != "npy" or isinstance(self.out, Remote):
                 raise self._taken("files")
             shutil.rmtree(self._work / "blocks", ignore_errors=True)  # the blocks are others; the arrays stay
         write_json(self._work / "files.json", files)
@@ -294,12 +300,15 @@ class Ledger:
         """
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"out={self.out}: is a file; give a folder")
+        folder = self._work
+        if isinstance(self.out, Remote):
+            folder = cache_folder() / "embedding" / blake2s(str(self.out).encode(), digest_size=8).hexdigest()
         try:
-            self._work.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"out={self.out}: cannot be written ({error.strerror}); give another folder") from None
+            raise InputError(f"out={folder}: cannot be written ({error.strerror}); give another folder") from None
         rule = "another process is embedding into it; wait for it to end, or give each its own --shard"
-        with locked(self._work / f"{name}.lock", f"out={self.out}: {rule}", wait):
+        with locked(folder / f"{name}.lock", f"out={self.out}: {rule}", wait):
             yield
 
     def record(self, number: int, record: Record) -> None:
@@ -310,6 +319,8 @@ class Ledger:
         """Whether a block's record and all its features are there."""
         if not self._block(number).is_file():
             return False
+        if isinstance(self.out, Remote):
+            return True
         if self.format != "npy":
             return (self.out / part_name(self.format, number)).is_file()
         skipped = {path for path, _ in self._read(self._block(number)).skipped}
@@ -317,7 +328,7 @@ class Ledger:
 
     def frames_written(self, file: File, source: Path) -> int | None:
         """Frames of a file's .npy if there is one that is newer than the file and than these settings."""
-        if self.format != "npy":
+        if self.format != "npy" or isinstance(self.out, Remote):
             return None
         array = self.out / npy_name(file.id)
         try:
@@ -331,10 +342,13 @@ class Ledger:
     def spool(self, file: File) -> Path:
         """Where the frames of a long file wait until it is known to be sound to its end."""
         name = blake2s(file.shown.encode(), digest_size=8).hexdigest()
-        return self._work / "spool" / f"{name}{os.environ.get(WRITER, '')}"
+        folder = Path(gettempdir(), f"cpc-{os.getpid()}") if isinstance(self.out, Remote) else self._work
+        return folder / "spool" / f"{name}{os.environ.get(WRITER, '')}"
 
     def records(self) -> Iterator[tuple[int, Record]]:
         """Every complete block, of all shards, in order."""
+        if isinstance(self.out, Remote):
+            self.out.refresh()
         for path in sorted((self._work / "blocks").glob("*.json")):
             yield int(path.stem), self._read(path)
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
+import fsspec
 import h5py
 import kaldiio
 import numpy as np
@@ -17,9 +19,11 @@ import pytest
 import soundfile
 import torch
 import webdataset
+from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import dataset
 
 import cpc
+from cpc.audio.location import Remote, locate
 from cpc.cli import embed as verbs
 from cpc.evaluation.embed import inputs as listing
 from cpc.evaluation.embed.writers import FORMATS, Ledger, Record
@@ -209,6 +213,57 @@ def test_an_interrupted_call_goes_on_to_the_same_bytes(
     assert features(out) != features(whole)
     assert 0 < cpc.embed(model, folder, out, format=format, batch_samples=PIECES).new < 6
     assert features(out) == features(whole)
+
+
+class Shelf(MemoryFileSystem):
+    """Files that are there while they are being written, as on a disk."""
+
+    protocol = "shelf"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.replace("shelf://", "memory://")))
+
+    def unstrip_protocol(self, name: str) -> str:
+        return f"shelf://{self._strip_protocol(name).lstrip('/')}"
+
+
+@pytest.mark.parametrize("scheme", ["memory", "shelf"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_at_a_url_there_are_the_same_bytes_after_an_interruption_too(
+    model: cpc.CPC, folder: Path, tmp_path: Path, format: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPC_CACHE", str(tmp_path / "cache"))
+    fsspec.register_implementation("shelf", Shelf, clobber=True)
+    fsspec.filesystem(scheme).store.clear()
+    url = f"{scheme}://bucket/out"
+    cpc.embed(model, folder, tmp_path / "local", format=format, batch_samples=PIECES)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record", _interrupt_at_the_second(Ledger.record))
+        with pytest.raises(KeyboardInterrupt):
+            cpc.embed(model, folder, url, format=format, batch_samples=PIECES)
+    assert 0 < cpc.embed(model, folder, url, format=format, batch_samples=PIECES).new < 6
+    place = locate(url)
+    assert isinstance(place, Remote)
+    there = {path.relative_to(place).as_posix(): path.read_bytes() for path in place.files()}
+    assert there == features(tmp_path / "local")
+    again = cpc.embed(model, folder, url, format=format, batch_samples=PIECES)
+    assert (again.new, again.files, again.skips, str(again.ledger.out)) == (0, 6, 2, url)
+    taken = refusal(lambda: cpc.embed(model, folder, url, "z", format=format))
+    assert taken == f"out={url}: holds features of other layer; remove it or name another folder"
+    with Ledger(place, "npy").lock("1-of-1"):
+        assert "another process is embedding" in refusal(lambda: cpc.embed(model, folder, url, format=format))
+
+
+def test_a_url_that_takes_no_files_is_one_line(model: cpc.CPC, folder: Path, tmp_path: Path) -> None:
+    said = refusal(lambda: cpc.embed(model, folder / "a.wav", "http://127.0.0.1:1/out", format="parquet"))
+    assert "127.0.0.1:1/out" in said
+    assert "cannot be" in said
+    (tmp_path / "file").write_text("")
+    said = refusal(lambda: cpc.embed(model, folder / "a.wav", f"file://{tmp_path}/file", format="parquet"))
+    assert said == f"out={tmp_path}/file: is a file; give a folder"
 
 
 def _interrupt_at_the_second(record: Callable[[Ledger, int, Record], None]) -> Callable[[Ledger, int, Record], None]:
