@@ -88,20 +88,45 @@ def connected(address: str | None = None, at_least: float = 1, shown: bool = Fal
     Raises:
         InputError: Ray is not installed, nobody answers at the address, or Ray or Python differ there.
     """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    settings = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is reported to anybody
+    if address is not None and _has_token():
+        settings["RAY_AUTH_MODE"] = "token"
+    with _environment(settings):  # before Ray is loaded, which reads it then
+        yield from _connected(address, at_least, shown)
+
+
+def _has_token() -> bool:
+    """Whether `ray start` on this machine would guard its cluster with a token (Ray 2.60): so does who connects."""
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    return any(os.environ.get(name) for name in names) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Within, the environment has these settings where it has none of its own."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _connected(address: str | None, at_least: float, shown: bool) -> Iterator[None]:
     ray = load_ray()
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    known = os.environ.get("RAY_USAGE_STATS_ENABLED")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    if address is not None:
+        _check_address(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": shown, "include_dashboard": False}
     try:
         if address is None:
             cores = max(float(os.cpu_count() or 1), at_least)
             ray.init("local", num_cpus=cores if cores % 1 else int(cores), object_store_memory=OBJECT_STORE, **quiet)
         else:
-            _check_address(address)
             quiet.pop("include_dashboard")
             ray.init(address=address, **quiet)
         yield
@@ -111,8 +136,6 @@ def connected(address: str | None = None, at_least: float = 1, shown: bool = Fal
         raise InputError(_refusal(address, error)) from None
     finally:
         ray.shutdown()
-        if known is None:
-            os.environ.pop("RAY_USAGE_STATS_ENABLED", None)
 
 
 def load_ray() -> Any:
@@ -147,6 +170,10 @@ def _refusal(address: str | None, error: BaseException) -> str:
         return f"address={address}: {said[:300]}; install the same versions of Python and Ray here and there"
     if isinstance(error, SystemExit):
         said = "what listens there is no Ray"
+    elif address is not None and "Failed to connect" in said:
+        rule = "what listens there lets nobody in"
+        remedy = "if it wants a token (Ray 2.60), set RAY_AUTH_MODE=token here too, with the head's ~/.ray/auth_token"
+        return f"address={address}: {rule} ({said[:300]}); {remedy}"
     return f"address={address or 'none'}: no cluster can be used ({said[:300]}); {_START}"
 
 

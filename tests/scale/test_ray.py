@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -118,6 +119,45 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     soundfile.write(tmp_path / "in" / "long.wav", rng.uniform(-0.5, 0.5, 90_000), 16000)
     (tmp_path / "in" / "broken.wav").write_bytes(b"RIFF")
     return tmp_path / "in"
+
+
+@pytest.mark.parametrize("token", ["", "0" * 32])
+def test_a_cluster_that_ray_start_made_with_or_without_a_token(
+    token: str, folder: Path, tones: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
+    environment |= {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment["RAY_raylet_start_wait_time_s"] = "200"
+    if token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(token)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port), "--num-cpus", "1"]
+    words = ["embed", str(save_untrained(tones, tmp_path / "runs" / "x")), str(folder), str(tmp_path / "out")]
+    words += ["--format", "parquet", "--engine", "ray", "--address", f"127.0.0.1:{port}"]
+    head = subprocess.Popen(
+        [sys.executable, *start, "--include-dashboard=false", "--temp-dir", f"/tmp/ray-{port}"],
+        env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while head.poll() is None:
+            with socket.socket() as asked:
+                if asked.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        time.sleep(2)
+        done = subprocess.run(
+            [sys.executable, "-m", "cpc", *words], capture_output=True, text=True, check=False, env=environment
+        )
+    finally:
+        head.terminate()
+        head.wait()
+        shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+    assert "41 files written" in done.stdout
 
 
 @pytest.mark.parametrize(("format", "numbers"), [("npy", [2]), ("parquet", [1, 2])])
