@@ -18,7 +18,7 @@ os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 # `cpc data synthetic` knows its phones to the sample, and draws splits: `phone_test` has speakers that neither training nor classifier has heard.
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.2
 
 # %% [markdown]
 # ## Two recipes
@@ -31,8 +31,8 @@ base: small
 experiment: negatives
 data: {corpus: data/labelled, train: pretrain, valid: valid}
 model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
-training: {max_steps: 200, validate_every: 100, checkpoint_every: 100}
-optim: {warmup_steps: 100, lr: 2.0e-3}
+training: {max_steps: 120, validate_every: 60, checkpoint_every: 60}
+optim: {warmup_steps: 60, lr: 2.0e-3}
 """)
 # !cpc train two.yaml --name two-windows
 # !cpc train two.yaml --name own-window loss.group_size=1 'loss.negatives={kind: all}' loss.score.centre=window
@@ -43,8 +43,8 @@ optim: {warmup_steps: 100, lr: 2.0e-3}
 # On c alone, to be quick; without `--layer c` there is a row for z too. MFCC, log-mel and the untrained model are baselines; computed for the first run, they come from the cache for the second.
 
 # %%
-# !cpc probe phone runs/two-windows data/labelled --train phone_train --test phone_test --layer c --max-frames 4000
-# !cpc probe phone runs/own-window data/labelled --train phone_train --test phone_test --layer c --max-frames 4000
+# !cpc probe phone runs/two-windows data/labelled --train phone_train --test phone_test --layer c --max-frames 2000
+# !cpc probe phone runs/own-window data/labelled --train phone_train --test phone_test --layer c --max-frames 2000
 
 # %% [markdown]
 # How to read it: **%** is accuracy on single frames; **over utterances** its 95% interval, for utterances and not frames are independent draws; **majority** is what always answering the most
@@ -56,7 +56,7 @@ optim: {warmup_steps: 100, lr: 2.0e-3}
 # !cpc compare negatives
 
 # %% [markdown]
-# `*` is the best of a column, `≈` what is within noise of it by a paired test over utterances. After 200 steps of a small model MFCC lead; `make demo` trains a larger one ten times as long, and there c passes them. Two runs side by
+# `*` is the best of a column, `≈` what is within noise of it by a paired test over utterances. After 120 steps of a small model MFCC lead; `make demo` trains a larger one ten times as long, and there c passes them. Two runs side by
 # side, with what differs in their settings and a test of each difference:
 
 # %%

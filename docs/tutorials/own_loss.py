@@ -52,7 +52,7 @@ print(f"an easy anchor: InfoNCE {cpc.InfoNCE()(*easy).item():.5f}, focal {FocalI
 # `CPCLoss` takes it as it is; heads, negatives and scores are those of every other loss. A training loop is plain torch.
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.2
 
 # %%
 corpus = cpc.Corpus.open("data/labelled")
@@ -70,7 +70,7 @@ def batch(step: int, size: int = 8) -> torch.Tensor:
     return torch.stack(waves).float() / 32768
 
 
-def train(objective, steps: int = 100) -> list[float]:
+def train(objective, steps: int = 70) -> list[float]:
     """Accuracy at k = 4 over training."""
     torch.manual_seed(0)
     config = cpc.load_config("small", ["data.corpus=none", "model.encoder.channels=[16, 32, 64, 128, 128]"]).model

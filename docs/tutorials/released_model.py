@@ -20,7 +20,7 @@ os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 # ## A file in their format
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.2
 
 # %%
 Path("theirs.yaml").write_text("""
@@ -28,8 +28,8 @@ base: classic
 experiment: released
 data: {corpus: data/labelled, train: pretrain, valid: valid}
 model: {encoder: {channels: 64}, context: {hidden: 64}}
-training: {max_steps: 100, checkpoint_every: 100, validate_every: 100}
-optim: {warmup_steps: 20, lr: 1.0e-3}
+training: {max_steps: 50, checkpoint_every: 50, validate_every: 50}
+optim: {warmup_steps: 10, lr: 1.0e-3}
 """)
 # !cpc train theirs.yaml --name origin
 # !cpc export runs/origin released.pt --to cpc_audio
@@ -61,7 +61,7 @@ with torch.inference_mode():
 # Training goes on from its weights on your corpus: a new run, with settings of its own. A low rate, so that what it knows stays.
 
 # %%
-# !cpc train runs/released/config.yaml model.init=runs/released data.corpus=data/labelled data.train=pretrain data.valid=valid training.max_steps=50 training.validate_every=50 optim.lr=5e-4 optim.warmup_steps=10 --name further
+# !cpc train runs/released/config.yaml model.init=runs/released data.corpus=data/labelled data.train=pretrain data.valid=valid training.max_steps=25 training.validate_every=25 optim.lr=5e-4 optim.warmup_steps=5 --name further
 
 # %% [markdown]
 # And every verb works on it: `cpc probe`, `abx`, `embed`, `units`, `figures`.

@@ -22,7 +22,7 @@ base: small
 experiment: mine
 data: {corpus: data/mine, val_fraction: 0.1}
 model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
-training: {max_steps: 300, validate_every: 100, checkpoint_every: 100}
+training: {max_steps: 240, validate_every: 120, checkpoint_every: 120}
 optim: {warmup_steps: 100, lr: 2.0e-3}
 """)
 # !cpc train mine.yaml --name mine

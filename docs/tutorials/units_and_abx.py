@@ -13,7 +13,7 @@ os.chdir(work)
 os.environ["TTY_COMPATIBLE"] = "0"  # lines in place of moving bars
 
 # %%
-# !cpc data synthetic data/labelled --speakers 12 --hours 0.3
+# !cpc data synthetic data/labelled --speakers 12 --hours 0.2
 
 # %%
 Path("two.yaml").write_text("""
@@ -21,8 +21,8 @@ base: small
 experiment: negatives
 data: {corpus: data/labelled, train: pretrain, valid: valid}
 model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
-training: {max_steps: 200, validate_every: 100, checkpoint_every: 100}
-optim: {warmup_steps: 100, lr: 2.0e-3}
+training: {max_steps: 120, validate_every: 60, checkpoint_every: 60}
+optim: {warmup_steps: 60, lr: 2.0e-3}
 """)
 # !cpc train two.yaml --name two-windows
 
