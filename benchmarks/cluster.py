@@ -1,6 +1,6 @@
 """The engine for clusters beside local processes, a node that is killed, and a million items in bounded memory.
 
-    python -m benchmarks.cluster [--only overhead|kill|memory] [--files 10000] [--items 1000000]
+    python -m benchmarks.cluster [--only packing|embedding|kill|memory] [--files 10000] [--items 1000000]
 
 Needs the extra `ray`. All nodes are processes of one machine (`ray.cluster_utils.Cluster`).
 """
@@ -54,8 +54,8 @@ def untrained() -> CPC:
     return build(load_config("small", ["data.corpus=none"]).model).eval()
 
 
-def overhead(files: int, scratch: Path) -> None:
-    """Packing and embedding of short files by local threads, and by 1, 2 and 4 actors of Ray."""
+def overhead(name: Literal["packing", "embedding"], files: int, scratch: Path) -> None:
+    """Packing or embedding of short files by local threads, and by 1, 2 and 4 actors of Ray."""
     seconds = synthesise(scratch / "in", files)
     model = untrained()
 
@@ -67,18 +67,19 @@ def overhead(files: int, scratch: Path) -> None:
         threads = workers if engine is None else 2
         embed(model, scratch / "in", out, format="parquet", workers=threads, engine=engine)
 
-    rows = []
+    work = {"packing": packing, "embedding": embedding}[name]
+    rows, before = [], 0.0
     with connected(at_least=4):
-        for name, work in (("packing", packing), ("embedding", embedding)):
-            before = 0.0
-            for engine in (None, RayEngine(1), RayEngine(2), RayEngine(4)):
-                start = time.perf_counter()
-                work(scratch / "out", engine, 2)
-                wall = time.perf_counter() - start
-                shutil.rmtree(scratch / "out")
-                before = before or wall
-                who = f"{name}: local, 2 threads" if engine is None else f"{name}: Ray, {engine.workers} workers"
-                rows.append([who, f"{wall:.1f}", f"{seconds / wall:,.0f}", f"{wall / before:.2f}"])
+        for engine in (None, RayEngine(1), RayEngine(2), RayEngine(4)):
+            start = time.perf_counter()
+            work(scratch / "out", engine, 2)
+            wall = time.perf_counter() - start
+            if engine is not None:
+                engine.close()
+            shutil.rmtree(scratch / "out")
+            before = before or wall
+            who = f"{name}: local, 2 threads" if engine is None else f"{name}: Ray, {engine.workers} workers"
+            rows.append([who, f"{wall:.1f}", f"{seconds / wall:,.0f}", f"{wall / before:.2f}"])
     cores = os.cpu_count()
     print(f"\n{files:,} files, {seconds / 3600:.2f} h, {cores} cores; workers' start is in their seconds\n")
     print(markdown(["engine", "s", "× real time", "× the seconds of local"], rows))
@@ -182,12 +183,14 @@ def _rss(process: psutil.Process) -> int:
 
 @app.command()
 def main(
-    only: Annotated[Literal["overhead", "kill", "memory"] | None, typer.Option()] = None,
+    only: Annotated[Literal["packing", "embedding", "kill", "memory"] | None, typer.Option()] = None,
     files: Annotated[int, typer.Option()] = 10_000,
     items: Annotated[int, typer.Option()] = 1_000_000,
 ) -> None:
     """Measure, and print tables."""
-    for name, work, size in (("overhead", overhead, files), ("kill", kill, files), ("memory", bounded, items)):
+    packing, embedding = partial(overhead, "packing"), partial(overhead, "embedding")
+    each = (("packing", packing, files), ("embedding", embedding, files), ("kill", kill, files))
+    for name, work, size in (*each, ("memory", bounded, items)):
         if only in (None, name):
             with TemporaryDirectory() as scratch:
                 work(size, Path(scratch))
