@@ -31,7 +31,7 @@ base: small
 experiment: negatives
 data: {corpus: data/labelled, train: pretrain, valid: valid}
 model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
-training: {max_steps: 120, validate_every: 60, checkpoint_every: 60}
+training: {max_steps: 160, validate_every: 80, checkpoint_every: 80}
 optim: {warmup_steps: 60, lr: 2.0e-3}
 """)
 # !cpc train two.yaml --name two-windows
@@ -56,7 +56,7 @@ optim: {warmup_steps: 60, lr: 2.0e-3}
 # !cpc compare negatives
 
 # %% [markdown]
-# `*` is the best of a column, `≈` what is within noise of it by a paired test over utterances. After 120 steps of a small model MFCC lead; `make demo` trains a larger one ten times as long, and there c passes them. Two runs side by
+# `*` is the best of a column, `≈` what is within noise of it by a paired test over utterances. After 160 steps of a small model MFCC lead; `make demo` trains a larger one ten times as long, and there c passes them. Two runs side by
 # side, with what differs in their settings and a test of each difference:
 
 # %%

@@ -21,7 +21,7 @@ base: small
 experiment: negatives
 data: {corpus: data/labelled, train: pretrain, valid: valid}
 model: {encoder: {channels: [16, 32, 64, 128, 128]}, context: {hidden: 128}}
-training: {max_steps: 120, validate_every: 60, checkpoint_every: 60}
+training: {max_steps: 160, validate_every: 80, checkpoint_every: 80}
 optim: {warmup_steps: 60, lr: 2.0e-3}
 """)
 # !cpc train two.yaml --name two-windows
