@@ -43,8 +43,8 @@ $(VENV)/.docs: requirements-docs.lock $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
 	touch $(VENV)/.docs
 
-# One thread: two that share cores with other programs wait for each other.
-DOCS := PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 CPC_TUTORIALS="$(abspath docs/tutorials/work)"
+# Two threads: the tutorials take five minutes on two cores that are free. Beside other programs say OMP_NUM_THREADS=1: threads wait for each other.
+DOCS := PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} NO_MKDOCS_2_WARNING=1 CPC_TUTORIALS="$(abspath docs/tutorials/work)"
 docs: $(VENV)/.docs ## The site, in site/: tutorials executed; a broken link or a public name without a docstring fails.
 	$(DOCS) $(BIN)/mkdocs build --quiet --site-dir site
 
