@@ -434,7 +434,8 @@ def _announced(job: ProbeJob, trial: Trial, tables: Sequence[FrameTable]) -> Pro
             result = evaluate_folds(asked, task, features, tables[0])
         else:
             result = evaluate(asked, task, features, tables[0], tables[1])
-        said.append(f"{result.accuracy:.1%}" + (f", L2 {result.l2:.2g}" if result.l2 else ""))
+        rate = f"{1 - result.accuracy:.1%} errors" if task == "phone_sequence" else f"{result.accuracy:.1%}"
+        said.append(rate + (f", L2 {result.l2:.2g}" if result.l2 else ""))
     return result
 
 
