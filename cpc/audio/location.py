@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cpc.config import InputError
+from cpc.io import WRITER
 
 INSTALL = "for s3://, gs:// and https://: pip install s3fs gcsfs aiohttp"
 TRIES = 3  # of a transfer that fails
@@ -171,7 +172,7 @@ class Remote(_Read):
             InputError: they cannot be sent.
         """
         whole = str(self).partition(":")[0] in _STORES
-        target = self if whole else self.with_name(f"{self.name}.{os.getpid()}.tmp")
+        target = self if whole else self.with_name(f"{self.name}.{os.environ.get(WRITER) or os.getpid()}.tmp")
         try:
             target._try("put_file", str(file), str(target))
         except FileNotFoundError:  # a file system with folders, unlike a store of objects

@@ -342,8 +342,9 @@ class Ledger:
     def spool(self, file: File) -> Path:
         """Where the frames of a long file wait until it is known to be sound to its end."""
         name = blake2s(file.shown.encode(), digest_size=8).hexdigest()
-        folder = Path(gettempdir(), f"cpc-{os.getpid()}") if isinstance(self.out, Remote) else self._work
-        return folder / "spool" / f"{name}{os.environ.get(WRITER, '')}"
+        if isinstance(self.out, Remote):
+            return Path(gettempdir(), f"cpc-{name}-{os.getpid()}")
+        return self._work / "spool" / f"{name}{os.environ.get(WRITER, '')}"
 
     def records(self) -> Iterator[tuple[int, Record]]:
         """Every complete block, of all shards, in order."""
