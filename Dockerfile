@@ -9,7 +9,7 @@ COPY data_prep data_prep
 # uv knows where PyTorch keeps its CPU builds; what is left is as in requirements.lock.
 RUN grep -vE '^(torch|torchaudio|triton|nvidia|cuda)' requirements.lock > /tmp/constraints.txt \
  && VIRTUAL_ENV=/opt/cpc /opt/cpc/bin/uv pip install --no-cache --torch-backend=cpu --constraint /tmp/constraints.txt \
-      "torch==2.11.*" "torchaudio==2.11.*" . \
+      "torch==2.11.0" "torchaudio==2.11.0" . \
  && /opt/cpc/bin/python -c 'import torch, torchaudio, cpc'
 
 FROM python:3.11-slim

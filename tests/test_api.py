@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,12 @@ def test_a_step_on_the_gpu_equals_the_cpu(cuda: torch.device) -> None:
     expected = loss_fn(model(wave)).per_step
     found = loss_fn.to(cuda)(model.to(cuda)(wave.to(cuda))).per_step
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_installation_takes_the_pair_of_torch_and_torchaudio_that_is_tested() -> None:
+    root = Path(__file__).parents[1]
+    asked = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    locked = (root / "requirements.lock").read_text().splitlines()
+    for name in ("torch", "torchaudio"):
+        (pin,) = [line for line in locked if line.startswith(f"{name}==")]
+        assert pin in asked
