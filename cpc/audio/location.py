@@ -24,6 +24,7 @@ TRIES = 3  # of a transfer that fails
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters and more: C:/ is a disk
 # Where a file that is sent is there as a whole or not at all; elsewhere it is renamed when it is complete.
 _STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "hf", "http", "https", "memory")
+_WRITING = ("put_file", "makedirs", "mv", "rm_file")  # of fsspec's calls
 _MEMBER = re.compile(r"bytes://(\d+)\+(\d+)/(.*)::(.*)", re.DOTALL)
 
 
@@ -59,9 +60,6 @@ def locator(path: Path) -> str:
     if isinstance(path, Member):
         return f"bytes://{path.offset}+{path.size}/{path.member}::{locator(path.container)}"
     return str(path)
-
-
-_WRITING = ("put_file", "makedirs", "mv", "rm_file")
 
 
 def is_remote(path: Path) -> bool:
@@ -151,8 +149,11 @@ class Remote(_Read):
                 raise FileNotFoundError(2, "No such file", str(self)) from None
             except ImportError as error:
                 raise InputError(f"{self}: {_line(error)}; {INSTALL}") from None
+            except NotImplementedError:  # what fsspec raises where a file system only reads
+                remedy = "name a local folder, or a URL that takes files, such as s3://"
+                raise InputError(f"{self}: files cannot be sent to this kind of URL; {remedy}") from None
             except Exception as error:
-                if tries == TRIES or isinstance(error, PermissionError | NotImplementedError):
+                if tries == TRIES or isinstance(error, PermissionError):
                     remedy = "see that it can be reached and give the same command again: what is done stays"
                     done = "written" if what in _WRITING else "fetched"
                     raise InputError(f"{self}: cannot be {done} ({_line(error)}); {remedy}") from error

@@ -223,13 +223,13 @@ class RayEngine:
             InputError: a worker raised it; a block's workers died `TRIES` times; none starts; other versions there.
         """
         with show_progress(work.name, work.items, work.sample_rate, progress, work.unit) as bar:
-            crew = _Crew(self, work, bar)
+            pool = _WorkerPool(self, work, bar)
             try:
-                yield from crew.results()
+                yield from pool.results()
             except BaseException:
-                crew.end(finished=False)
+                pool.end(finished=False)
                 raise
-            crew.end(finished=True)
+            pool.end(finished=True)
 
     def close(self) -> None:
         """End the actors that wait."""
@@ -242,7 +242,7 @@ def _kill(actor: Any) -> None:
         load_ray().kill(actor)
 
 
-class _Told(NamedTuple):
+class _BlockResult(NamedTuple):
     """What a worker tells of a block: its summary, and the items, samples and failures since the block before."""
 
     done: Any
@@ -252,7 +252,7 @@ class _Told(NamedTuple):
 
 
 @dataclass
-class _Member(Generic[Block]):
+class _RayWorker(Generic[Block]):
     """An actor, as its driver sees it. `begun` is its answer to the call that opens it; None once that has come."""
 
     actor: Any
@@ -261,57 +261,57 @@ class _Member(Generic[Block]):
 
 
 @dataclass
-class _Sent(Generic[Block]):
+class _Assignment(Generic[Block]):
     """A block on its way, and how often a worker has died with it."""
 
     block: Block
-    member: _Member[Block] | None = None
+    worker: _RayWorker[Block] | None = None
     deaths: int = 0
 
 
-class _Crew(Generic[Block, Done]):
+class _WorkerPool(Generic[Block, Done]):
     """The actors of one piece of work, and the blocks that are with them."""
 
     def __init__(self, engine: RayEngine, work: Work[Block, Done], bar: Progress) -> None:
         self.ray, self.engine, self.work, self.bar = load_ray(), engine, work, bar
         self.blocks = iter(work.blocks)
         first = islice(self.blocks, engine.workers)  # no more workers than blocks
-        self.again: deque[_Sent[Block]] = deque(_Sent(block) for block in first)
-        self.sent: dict[Any, _Sent[Block]] = {}  # by the reference to what will be told of it
+        self.again: deque[_Assignment[Block]] = deque(_Assignment(block) for block in first)
+        self.sent: dict[Any, _Assignment[Block]] = {}  # by the reference to what will be told of it
         self.opened = self.ray.put(work.open)
-        self.kind = self.ray.remote(_Actor).options(
+        self.actor_class = self.ray.remote(_Actor).options(
             num_cpus=engine.cpus, num_gpus=engine.gpus, max_concurrency=CALLS, max_restarts=0
         )
-        self.members = [self._hire() for _ in self.again]
-        self.left = bool(self.members)  # whether there may be blocks that nobody has been given
+        self.workers = [self._start_worker() for _ in self.again]
+        self.left = bool(self.workers)  # whether there may be blocks that nobody has been given
         self.alive = time.monotonic()  # when a worker was last seen to be there
 
     def results(self) -> Iterator[Done]:
         while True:
-            self._give()
-            waiting = [*self.sent, *(m.begun for m in self.members if m.begun is not None and (self.sent or self.left))]
+            self._assign_blocks()
+            waiting = [*self.sent, *(m.begun for m in self.workers if m.begun is not None and (self.sent or self.left))]
             if not self.sent and not self.left:
                 return
             ready, _ = self.ray.wait(waiting, num_returns=1, timeout=1.0)
             for reference in ready:
                 sent = self.sent.pop(reference, None)
                 if sent is None:
-                    self._begin(next(m for m in self.members if m.begun == reference))
-                elif (told := self._get(reference, sent)) is not None:
-                    self.bar.add(told.items, told.samples, told.failed)
-                    yield told.done
+                    self._begin(next(m for m in self.workers if m.begun == reference))
+                elif (result := self._get(reference, sent)) is not None:
+                    self.bar.add(result.items, result.samples, result.failed)
+                    yield result.done
             self._check_alive()
 
     def end(self, finished: bool) -> None:
-        for member in self.members:
-            if finished and member.begun is None and not member.busy:
-                self.engine.idle.append(member.actor)
+        for worker in self.workers:
+            if finished and worker.begun is None and not worker.busy:
+                self.engine.idle.append(worker.actor)
             else:
-                _kill(member.actor)
+                _kill(worker.actor)
 
-    def _give(self) -> None:
+    def _assign_blocks(self) -> None:
         """Give blocks to those who have room, the least busy first."""
-        room = [m for m in self.members if m.begun is None and m.busy <= self.work.ahead]
+        room = [m for m in self.workers if m.begun is None and m.busy <= self.work.ahead]
         while room:
             sent = self.again.popleft() if self.again else None
             if sent is None:
@@ -319,17 +319,17 @@ class _Crew(Generic[Block, Done]):
                 if block is None:
                     self.left = False
                     return
-                sent = _Sent(block)
-            member = sent.member = min(room, key=lambda m: m.busy)
-            member.busy += 1
-            self.sent[member.actor.do.remote(sent.block)] = sent
+                sent = _Assignment(block)
+            worker = sent.worker = min(room, key=lambda m: m.busy)
+            worker.busy += 1
+            self.sent[worker.actor.do.remote(sent.block)] = sent
             room = [m for m in room if m.busy <= self.work.ahead]
 
-    def _get(self, reference: Any, sent: _Sent[Block]) -> _Told | None:
+    def _get(self, reference: Any, sent: _Assignment[Block]) -> _BlockResult | None:
         """What is told of a block; None if its worker died, and it has to be given to another."""
-        member = sent.member
+        worker = sent.worker
         try:
-            told: _Told = self.ray.get(reference)
+            result: _BlockResult = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
         except self.ray.exceptions.RayError as error:
@@ -338,50 +338,50 @@ class _Crew(Generic[Block, Done]):
                 rule = f"the worker that did a block of it died {TRIES} times ({_line(error)})"
                 remedy = "give each more memory, or leave out the files that it holds"
                 raise InputError(f"{self.work.name}: {rule}; {remedy}: {_shortened(sent.block)}") from None
-            sent.member = None
+            sent.worker = None
             self.again.append(sent)
             self.left = True
-            if member in self.members:
-                self._replace(member)
+            if worker in self.workers:
+                self._replace(worker)
             return None
-        if member is not None:
-            member.busy -= 1
-        return told
+        if worker is not None:
+            worker.busy -= 1
+        return result
 
-    def _hire(self) -> _Member[Block]:
+    def _start_worker(self) -> _RayWorker[Block]:
         if self.engine.idle:
             actor = self.engine.idle.pop()
         else:
             environment = {name: os.environ[name] for name in PASSED if name in os.environ}
-            actor = self.kind.remote(str(Path.cwd()), environment)
-        return _Member(actor, actor.begin.remote([self.opened]))
+            actor = self.actor_class.remote(str(Path.cwd()), environment)
+        return _RayWorker(actor, actor.begin.remote([self.opened]))
 
-    def _replace(self, member: _Member[Block]) -> None:
-        _kill(member.actor)
-        self.members[self.members.index(member)] = self._hire()
+    def _replace(self, worker: _RayWorker[Block]) -> None:
+        _kill(worker.actor)
+        self.workers[self.workers.index(worker)] = self._start_worker()
 
-    def _begin(self, member: _Member[Block]) -> None:
+    def _begin(self, worker: _RayWorker[Block]) -> None:
         """A worker says what it is; one that died before is replaced."""
         try:
-            there: dict[str, str] = self.ray.get(member.begun)
+            there: dict[str, str] = self.ray.get(worker.begun)
         except self.ray.exceptions.RayError as error:
             if missing := re.search(r"No module named '?([\w.]+)|failed to import", str(error)):
                 remedy = f"install cpc-audio {_versions()['cpc']} on every machine of the cluster"
                 raise InputError(f"engine=ray: a worker cannot load what it needs ({missing[0]}); {remedy}") from None
             if isinstance(error, self.ray.exceptions.RayTaskError):
                 raise _cause(error) from None
-            self._replace(member)
+            self._replace(worker)
             time.sleep(0.2)
             return
         here = _versions()
         if differ := [f"{name} {there[name]} (here {here[name]})" for name in here if there.get(name) != here[name]]:
             remedy = "install the same versions on every machine of the cluster"
             raise InputError(f"engine=ray: worker on {there['host']} has {', '.join(differ)}; {remedy}")
-        member.begun = None
+        worker.begun = None
         self.alive = time.monotonic()
 
     def _check_alive(self) -> None:
-        if any(member.begun is None for member in self.members):
+        if any(worker.begun is None for worker in self.workers):
             self.alive = time.monotonic()
         elif time.monotonic() - self.alive > START_SECONDS:
             needs = f"{self.engine.cpus:g} cores" + f" and {self.engine.gpus:g} GPUs" * bool(self.engine.gpus)
@@ -399,8 +399,8 @@ class _Actor:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `cpc` itself does
         os.environ.setdefault("MPLBACKEND", "agg")
         os.environ[WRITER] = f"worker-{socket.gethostname()}-{os.getpid()}"
-        self._queue: SimpleQueue[tuple[Any, Future[_Told]]] = SimpleQueue()
-        self._waiting: deque[Future[_Told]] = deque()
+        self._queue: SimpleQueue[tuple[Any, Future[_BlockResult]]] = SimpleQueue()
+        self._waiting: deque[Future[_BlockResult]] = deque()
         self._counts = [0, 0, 0]
         self._lock = threading.Lock()
         threading.Thread(target=self._run, daemon=True).start()
@@ -412,19 +412,19 @@ class _Actor:
         self._do = ray.get(opened[0])()
         return {**_versions(), "host": socket.gethostname()}
 
-    def do(self, block: Any) -> _Told:
+    def do(self, block: Any) -> _BlockResult:
         """Do a block, when those that were given before are done."""
-        told: Future[_Told] = Future()
-        self._queue.put((block, told))
-        return told.result()
+        result: Future[_BlockResult] = Future()
+        self._queue.put((block, result))
+        return result.result()
 
     def _run(self) -> None:
         while True:
-            block, told = self._queue.get()
-            self._waiting.append(told)
+            block, result = self._queue.get()
+            self._waiting.append(result)
             try:
                 for done in self._do(chain([block], self._given()), self._tick):
-                    self._waiting.popleft().set_result(self._told(done))
+                    self._waiting.popleft().set_result(self._block_result(done))
             except BaseException as error:
                 while self._waiting:
                     self._waiting.popleft().set_exception(error)
@@ -433,10 +433,10 @@ class _Actor:
         """The blocks that are there. The stream ends with them: what is still on its way through it comes out."""
         while True:
             try:
-                block, told = self._queue.get_nowait()
+                block, result = self._queue.get_nowait()
             except Empty:
                 return
-            self._waiting.append(told)
+            self._waiting.append(result)
             yield block
 
     def _tick(self, samples: int = 0, failed: bool = False) -> None:
@@ -445,10 +445,10 @@ class _Actor:
             self._counts[1] += samples
             self._counts[2] += failed
 
-    def _told(self, done: Any) -> _Told:
+    def _block_result(self, done: Any) -> _BlockResult:
         with self._lock:
-            told, self._counts = _Told(done, *self._counts), [0, 0, 0]
-        return told
+            result, self._counts = _BlockResult(done, *self._counts), [0, 0, 0]
+        return result
 
 
 def _cause(error: Any) -> BaseException:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -138,8 +139,9 @@ def test_a_cluster_that_ray_start_made_with_or_without_a_token(
     start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port), "--num-cpus", "1"]
     words = ["embed", str(save_untrained(tones, tmp_path / "runs" / "x")), str(folder), str(tmp_path / "out")]
     words += ["--format", "parquet", "--engine", "ray", "--address", f"127.0.0.1:{port}"]
+    short = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets lie there, and their paths may have 107 letters
     head = subprocess.Popen(
-        [sys.executable, *start, "--include-dashboard=false", "--temp-dir", f"/tmp/ray-{port}"],
+        [sys.executable, *start, "--include-dashboard=false", "--temp-dir", short],
         env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -155,7 +157,7 @@ def test_a_cluster_that_ray_start_made_with_or_without_a_token(
     finally:
         head.terminate()
         head.wait()
-        shutil.rmtree(f"/tmp/ray-{port}", ignore_errors=True)
+        shutil.rmtree(short, ignore_errors=True)
     assert done.returncode == 0, done.stderr
     assert "41 files written" in done.stdout
 

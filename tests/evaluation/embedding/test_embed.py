@@ -19,6 +19,7 @@ import pytest
 import soundfile
 import torch
 import webdataset
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import dataset
 
@@ -257,10 +258,17 @@ def test_at_a_url_there_are_the_same_bytes_after_an_interruption_too(
         assert "another process is embedding" in refusal(lambda: cpc.embed(model, folder, url, format=format))
 
 
-def test_a_url_that_takes_no_files_is_one_line(model: cpc.CPC, folder: Path, tmp_path: Path) -> None:
+def test_a_url_that_takes_no_files_is_one_line(
+    model: cpc.CPC, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPC_CACHE", str(tmp_path / "cache"))
     said = refusal(lambda: cpc.embed(model, folder / "a.wav", "http://127.0.0.1:1/out", format="parquet"))
     assert "127.0.0.1:1/out" in said
     assert "cannot be" in said
+    fsspec.register_implementation("shelf", Shelf, clobber=True)
+    monkeypatch.setattr(Shelf, "put_file", AbstractFileSystem.cp_file)  # as of a file system that only reads
+    said = refusal(lambda: cpc.embed(model, folder / "a.wav", "shelf://bucket/read-only", format="parquet"))
+    assert "files cannot be sent to this kind of URL; name a local folder" in said
     (tmp_path / "file").write_text("")
     said = refusal(lambda: cpc.embed(model, folder / "a.wav", f"file://{tmp_path}/file", format="parquet"))
     assert said == f"out={tmp_path}/file: is a file; give a folder"
