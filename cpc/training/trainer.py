@@ -108,7 +108,7 @@ class Trainer:
             corpus,
             model,
             criterion,
-            optimizer(recipe.optim, trained(model, criterion)),
+            optimizer(recipe.optim, model, criterion),
             train,
             valid,
             world,

@@ -84,6 +84,15 @@ def test_stopped_and_resumed_equals_uninterrupted(whole: cpc.Run, tones: Path, t
     assert same_weights(rest.checkpoint, whole.checkpoint)
 
 
+def test_a_run_with_muon_resumes_bit_for_bit(tones: Path, tmp_path: Path) -> None:
+    muon = ("optim.kind=muon", "optim.weight_decay=0.01", "training.max_steps=20")
+    whole = cpc.train(recipe(tones, *muon), name="whole", root=tmp_path, progress=False)
+    part = cpc.train(recipe(tones, *muon, "training.max_steps=7"), name="part", root=tmp_path, progress=False)
+    rest = cpc.resume(part.path, ["training.max_steps=20"], progress=False)
+    assert any(name.endswith("momentum_buffer") for name in load_file(rest.checkpoint))
+    assert same_weights(rest.checkpoint, whole.checkpoint)
+
+
 def test_same_seed_same_weights_other_seed_other_weights(whole: cpc.Run, tones: Path, tmp_path: Path) -> None:
     again = cpc.train(recipe(tones), name="again", root=tmp_path, progress=False)
     other = cpc.train(recipe(tones, "seed=1"), name="other", root=tmp_path, progress=False)
