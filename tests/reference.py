@@ -1,5 +1,6 @@
 """Slow, obvious oracles: loops and gathered vectors, written from the papers' formulas."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -225,3 +226,16 @@ def cpc_audio_predictions(criterion: dict[str, Tensor], c: Tensor, kind: str) ->
             parts = {name.removeprefix(f"{prefix}{k}."): value for name, value in criterion.items()}
             found.append(_cpc_audio_transformer(parts, c, "0."))
     return torch.stack(found)
+
+
+def cheapest_alignment(costs: Sequence[Sequence[float]]) -> tuple[float, tuple[int, ...]]:
+    """Of all ways to match M predictions (rows) to K frames (columns) in order, each to at least one: the cheapest.
+
+    A way is where each prediction but the first begins; all are tried.
+    """
+    predictions, frames = len(costs), len(costs[0])
+    found = []
+    for starts in itertools.combinations(range(1, frames), predictions - 1):
+        way = tuple(sum(frame >= start for start in starts) for frame in range(frames))
+        found.append((sum(costs[m][frame] for frame, m in enumerate(way)), way))
+    return min(found)

@@ -147,8 +147,8 @@ def surprise(
 
     Raises InputError if the utterance is too short to predict anything.
     """
-    z, c = (part[0] for part in _latents(trained.model, corpus, row))
-    frames, steps = len(z), trained.loss.prediction_steps
+    latents = _latents(trained.model, corpus, row)
+    z, frames, steps = latents.z[0], latents.z.shape[1], trained.loss.prediction_steps
     if frames <= steps:
         raise InputError(
             f"id={corpus.ids[row]}: has {frames} frames, of which none can be predicted; take a longer one"
@@ -158,7 +158,7 @@ def surprise(
     if isinstance(trained.loss.score, Cosine):
         windows = rearrange(keys, "1 (s t) d -> 1 s t d", t=frames)
         keys = rearrange(trained.loss.score.centred(windows), "1 s t d -> 1 (s t) d")
-    predictions = trained.loss.heads(c[None, : frames - steps])
+    predictions = trained.loss.predict(latents)
     found = np.full((steps, frames), np.nan)
     generator = torch_generator(z.device, seed, "surprise", row)
     for k in range(1, steps + 1):

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from cpc import distributed
 from cpc.config import STRICT
 from cpc.device import upcast
+from cpc.losses.alignment import aligned
 from cpc.losses.contrast import Calibration, Contrasted, Learnt, Paired, contrast
 from cpc.losses.negatives import All, Grid, Negatives, Uniform, Within
 from cpc.losses.objectives import InfoNCE, Objective
 from cpc.losses.scores import Cosine, Dot, Score
-from cpc.losses.sharding import FULL_BATCH, BatchShard, PrecomputedNegatives, blocks, positives
+from cpc.losses.sharding import FULL_BATCH, BatchShard, PrecomputedNegatives, blocks, cut, positives, step_chunks
 from cpc.models.cpc import CPC, Latents
 from cpc.models.heads import AnyHeadsConfig, BilinearConfig, HeadsConfig, build_heads
 
@@ -47,6 +48,8 @@ class CPCLossConfig:
     group_size: windows that are scored together, at most: where negatives across windows come from.
     gather_distributed: groups may span processes, which exchange z.
     learnable: what of the scores is learnt: temperature, normaliser, both, or nothing.
+    aligned_predictions: fewer than prediction_steps, matched in order to the frames ahead (ACPC; Chorowski et al.
+        2021, whose 6 are matched to 12); null for one prediction a frame.
     """
 
     prediction_steps: Annotated[int, Field(ge=1)] = 12
@@ -57,11 +60,13 @@ class CPCLossConfig:
     group_size: Annotated[int, Field(ge=1)] = 8
     gather_distributed: bool = False
     learnable: tuple[Learnt, ...] = ()
+    aligned_predictions: Annotated[int, Field(ge=1)] | None = None
     kind: Literal["cpc"] = "cpc"
 
     @model_validator(mode="after")
     def _weighs(self) -> "CPCLossConfig":
         check_weights(self.negatives, self.objective)
+        check_alignment(self.aligned_predictions, self.prediction_steps)
         return self
 
 
@@ -71,6 +76,15 @@ def check_weights(negatives: Negatives, objective: Objective) -> None:
     if isinstance(negatives, All) and negatives.cross_weight != 1.0 and not plain:
         rule = "weighing negatives is for objective.kind=info_nce without a concentration; leave it at 1"
         raise ValueError(f"negatives.cross_weight={negatives.cross_weight}: {rule}")
+
+
+def check_alignment(predictions: int | None, steps: int) -> None:
+    """Raises ValueError for more aligned predictions than there are frames to match them to."""
+    if predictions is not None and predictions > steps:
+        raise ValueError(
+            f"aligned_predictions={predictions}: must be at most prediction_steps={steps}, the frames that they are "
+            "matched to; predict less, or further"
+        )
 
 
 class Losses(NamedTuple):
@@ -144,6 +158,8 @@ class CPCLoss(nn.Module):
         group_size: sequences that are scored together, at most.
         heads: what turns c_t into the K predictions; linear by default.
         learnable: what of the scores is learnt: temperature, normaliser, both, or nothing.
+        aligned_predictions: of ACPC: so many predictions are matched in order to the K frames ahead, each to at least
+            one; None for one prediction a frame.
 
     Shape:
         Latents(z (batch, frame, dim), c (batch, frame, hidden)) → Losses. The anchors are the first frame − K frames
@@ -167,14 +183,16 @@ class CPCLoss(nn.Module):
         group_size: int = 8,
         heads: AnyHeadsConfig | None = None,
         learnable: Sequence[Learnt] = (),
+        aligned_predictions: int | None = None,
     ) -> None:
         super().__init__()
         self.prediction_steps, self.group_size = prediction_steps, group_size
         self.negatives, self.objective = negatives or Uniform(), objective or InfoNCE()
         check_weights(self.negatives, self.objective)
-        self.score = score or Dot()
+        check_alignment(aligned_predictions, prediction_steps)
+        self.score, self.aligned_predictions = score or Dot(), aligned_predictions
         self.calibration = Calibration(learnable) if learnable else None
-        self.heads = build_heads(heads or BilinearConfig(), prediction_steps, hidden, dim)
+        self.heads = build_heads(heads or BilinearConfig(), aligned_predictions or prediction_steps, hidden, dim)
 
     @classmethod
     def build(cls, config: CPCLossConfig, dim: int, hidden: int) -> "CPCLoss":
@@ -189,7 +207,8 @@ class CPCLoss(nn.Module):
             the loss, its heads drawn from torch's global generator.
         """
         parts = (config.negatives, config.objective, config.score, config.group_size)
-        return cls(config.prediction_steps, dim, hidden, *parts, config.heads, config.learnable)
+        rest = (config.heads, config.learnable, config.aligned_predictions)
+        return cls(config.prediction_steps, dim, hidden, *parts, *rest)
 
     def forward(
         self, latents: Latents, generator: torch.Generator | None = None, share: BatchShard = FULL_BATCH
@@ -241,10 +260,10 @@ class CPCLoss(nn.Module):
         Equal, to rounding, to what `contrasts` gives, with nothing drawn or picked. Groups come in chunks of so many
         scores that those of a chunk stay in a CPU's cache, or fill a GPU.
         """
-        z, c = latents
+        z, _ = latents
         batch, frames, _ = z.shape
         anchors, steps, groups = self._num_anchors(frames), self.prediction_steps, batch // size
-        predictions = rearrange(self.heads(c[:, :anchors]), "k (g s) a d -> g (s a k) d", s=size)
+        predictions = rearrange(self.predict(latents), "k (g s) a d -> g (s a k) d", s=size)
         keys = rearrange(_centred(z, self.score, size), "(g s) t d -> g (s t) d", s=size)
         starts = torch.arange(size, device=z.device)[:, None, None] * frames
         ahead = torch.arange(1, steps + 1, device=z.device)
@@ -260,7 +279,7 @@ class CPCLoss(nn.Module):
         weights = self.negatives.log_weights(target, grid) if isinstance(self.negatives, All) else None
         chunk = max(1, MOST_SCORES[z.device.type] // (len(target) * size * frames))
         losses, correct = [], []
-        for predicted, own, scale in zip(*(x.split(chunk) for x in (predictions, keys, scales)), strict=True):
+        for predicted, own, scale in zip(*(torch.split(x, chunk) for x in (predictions, keys, scales)), strict=True):
             scores = upcast(score(predicted, own)) * scale  # (group, sequence · anchor · step, sequence · frame)
             if self.calibration is not None:
                 scores = self.calibration(scores)
@@ -273,6 +292,26 @@ class CPCLoss(nn.Module):
             reduce(torch.cat(losses), "(b a k) -> k", "mean", k=steps, a=anchors),
             reduce(torch.cat(correct).float(), "(b a k) -> k", "mean", k=steps, a=anchors),
         )
+
+    def predict(self, latents: Latents) -> Float[Tensor, "step batch anchor dim"]:
+        """What every anchor t predicts for each frame t + k.
+
+        Args:
+            latents: z (batch, frame, dim) and c (batch, frame, hidden), of more frames than K.
+
+        Returns:
+            (step, batch, anchor, dim): W_k c_t, or of aligned predictions the one that is matched to frame t + k.
+
+        Raises:
+            ValueError: no more frames than steps.
+        """
+        z, c = latents
+        predictions: Tensor = self.heads(c[:, : self._num_anchors(z.shape[1])])
+        if self.aligned_predictions is None:
+            return predictions
+        temperature = self.objective.temperature if isinstance(self.objective, InfoNCE) else 1.0
+        chosen = aligned(predictions, z, self.prediction_steps, self.score, temperature)
+        return predictions.gather(0, chosen[..., None].expand(-1, -1, -1, predictions.shape[-1]))
 
     def _num_anchors(self, frames: int) -> int:
         """The frames of a sequence that predict."""
@@ -295,13 +334,11 @@ class CPCLoss(nn.Module):
         With `still`, W_k c_t is replaced by z_t itself, compared by its cosine with all frames but itself: what
         predicts without having learnt anything, namely that the signal stays as it is.
         """
-        z, c = latents
+        z, _ = latents
         batch, frames, _ = z.shape
         anchors = self._num_anchors(frames)
-        if still:
-            predictions = z[None, :, :anchors].expand(self.prediction_steps, -1, -1, -1)
-        else:
-            predictions = self.heads(c[:, :anchors])  # (step, batch, anchor, dim)
+        unlearnt = z[None, :, :anchors].expand(self.prediction_steps, -1, -1, -1)  # (step, batch, anchor, dim)
+        predictions = unlearnt if still else self.predict(latents)
         cuts = (
             list(blocks(batch, self.group_size))
             if share.of == 1
@@ -309,12 +346,12 @@ class CPCLoss(nn.Module):
         )
         keys = z if cuts[0][1] <= batch else distributed.gather(z, cuts[0][1] // batch)
         score = Cosine(1.0) if still else self.score
-        parts = [(block, _prepared(_cut(keys, block), score, size), size) for block, size in cuts]
+        parts = [(block, _prepared(cut(keys, block), score, size), size) for block, size in cuts]
         pairs = share.whole(batch) * anchors * cuts[0][1] * frames  # scores of a step
         most = max(1, MOST_PICKED[z.device.type] // pairs)
-        for steps, predicted in _chunks(predictions, most):
+        for steps, predicted in step_chunks(predictions, most):
             each = partial(self._contrast, steps=steps, share=share, generator=generator, still=still)
-            yield _joined([each(_cut(predicted, block), own, size=size) for block, own, size in parts])
+            yield _joined([each(cut(predicted, block), own, size=size) for block, own, size in parts])
 
     def contrast(
         self,
@@ -354,8 +391,12 @@ class CPCLoss(nn.Module):
 
     @property
     def bounds_information(self) -> bool:
-        """Whether ln(1 + M) − loss is a lower bound on the mutual information: not where negatives are weighed."""
-        return self.knows_chance and getattr(self.negatives, "cross_weight", 1.0) == 1.0
+        """Whether ln(1 + M) − loss is a lower bound on the mutual information.
+
+        Not where negatives are weighed, nor where each frame takes the prediction that suits it.
+        """
+        unweighed = getattr(self.negatives, "cross_weight", 1.0) == 1.0
+        return self.knows_chance and unweighed and self.aligned_predictions is None
 
     def on_step_end(self, model: CPC) -> None:
         """After a step of the optimizer: nothing is kept."""
@@ -377,8 +418,8 @@ class CPCLoss(nn.Module):
 
     def _grids(self, batch: int, frames: int) -> list[tuple[float, Grid]]:
         """The shares of the anchors of a batch that have a grid of keys, and that grid."""
-        cut = blocks(batch, self.group_size)
-        return [(len(range(*block.indices(batch))) / batch, Grid(size, frames)) for block, size in cut]
+        parts = blocks(batch, self.group_size)
+        return [(len(range(*block.indices(batch))) / batch, Grid(size, frames)) for block, size in parts]
 
     def equal_group_size(self, sequences: int, share: BatchShard) -> int:
         """The size of every group of a batch of which a share has so many sequences."""
@@ -446,30 +487,9 @@ def _prepared(keys: Float[Tensor, "keys frame dim"], score: Score, size: int) ->
     return F.normalize(_centred(keys, score, size), dim=-1) if isinstance(score, Cosine) else keys
 
 
-def _chunks(
-    predictions: Float[Tensor, "step batch anchor dim"], most: int
-) -> Iterator[tuple[range, Float[Tensor, "some batch anchor dim"]]]:
-    """At most so many steps k = 1 … K at once. Their gradients are put together in the layout that the heads made."""
-    starts = range(1, len(predictions) + 1, most)
-    steps = [range(start, min(start + most, len(predictions) + 1)) for start in starts]
-    inner = predictions.movedim(0, 2)
-    if len(steps) == 1:
-        parts: tuple[Tensor, ...] = (predictions,)
-    elif inner.is_contiguous():
-        parts = tuple(part.movedim(2, 0) for part in torch.split(inner, most, 2))
-    else:
-        parts = torch.split(predictions, most)
-    yield from zip(steps, parts, strict=True)
-
-
 def _joined(found: Sequence[Contrasted]) -> Contrasted:
     """The same steps of several blocks of a batch."""
     if len(found) == 1:
         return found[0]
     loss, correct = (torch.cat(parts, 1) for parts in list(zip(*found, strict=True))[:2])
     return Contrasted(loss, correct, mean_kinds([part.kinds for part in found]))
-
-
-def _cut(x: Float[Tensor, "*rest batch dim_a dim_b"], block: slice) -> Float[Tensor, "*rest part dim_a dim_b"]:
-    """x[…, block, :, :], or x where that is all: the gradient of a slice is one more tensor of the size of x."""
-    return x if len(range(*block.indices(x.shape[-3]))) == x.shape[-3] else x[..., block, :, :]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -68,3 +68,24 @@ def blocks(batch: int, group: int) -> Iterator[tuple[slice, int]]:
         yield slice(0, split), small + 1
     if split < batch:
         yield slice(split, batch), small
+
+
+def step_chunks(
+    predictions: Float[Tensor, "step batch anchor dim"], most: int
+) -> Iterator[tuple[range, Float[Tensor, "some batch anchor dim"]]]:
+    """At most so many steps k = 1 … K at once. Their gradients are put together in the layout that the heads made."""
+    starts = range(1, len(predictions) + 1, most)
+    steps = [range(start, min(start + most, len(predictions) + 1)) for start in starts]
+    inner = predictions.movedim(0, 2)
+    if len(steps) == 1:
+        parts: tuple[Tensor, ...] = (predictions,)
+    elif inner.is_contiguous():
+        parts = tuple(part.movedim(2, 0) for part in torch.split(inner, most, 2))
+    else:
+        parts = torch.split(predictions, most)
+    yield from zip(steps, parts, strict=True)
+
+
+def cut(x: Float[Tensor, "*rest batch dim_a dim_b"], block: slice) -> Float[Tensor, "*rest part dim_a dim_b"]:
+    """x[…, block, :, :], or x where that is all: the gradient of a slice is one more tensor of the size of x."""
+    return x if len(range(*block.indices(x.shape[-3]))) == x.shape[-3] else x[..., block, :, :]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cpc.losses.cpc import CPCLoss
 from cpc.losses.objectives import InfoNCE
 from cpc.models import collapse as spread
-from cpc.models.cpc import CPC
+from cpc.models.cpc import CPC, Latents
 
 PATIENCE = 50  # updates, or the warm-up if that is longer, before a loss at chance is worth a word
 
@@ -73,12 +73,12 @@ def measure(
     for module in (model, criterion):
         module.eval()
     with torch.autocast(waveform.device.type, dtype=torch.bfloat16, enabled=bf16):
-        z, c = model(waveform)
-        values = {"spread/alignment": _alignment(criterion, z, c)} if isinstance(criterion, CPCLoss) else {}
+        latents = model(waveform)
+        values = {"spread/alignment": _alignment(criterion, latents)} if isinstance(criterion, CPCLoss) else {}
     model.train(training[0])
     criterion.train(training[1])
     found: dict[str, str] = {}
-    layers: dict[spread.LayerName, torch.Tensor] = {"z": z, "c": c}
+    layers: dict[spread.LayerName, torch.Tensor] = {"z": latents.z, "c": latents.c}
     for layer, latent in layers.items():
         vectors = latent.float().flatten(0, 1).cpu()
         spreads = spread.measure(vectors)
@@ -88,10 +88,10 @@ def measure(
     return values, found
 
 
-def _alignment(criterion: CPCLoss, z: Tensor, c: Tensor) -> float:
+def _alignment(criterion: CPCLoss, latents: Latents) -> float:
     """How near predictions are to what they predict, the mean over the K steps."""
-    steps, anchors = criterion.prediction_steps, z.shape[1] - criterion.prediction_steps
-    predictions = criterion.heads(c[:, :anchors])
+    z, steps, anchors = latents.z, criterion.prediction_steps, latents.z.shape[1] - criterion.prediction_steps
+    predictions = criterion.predict(latents)
     pairs = [
         spread.alignment(predictions[k].flatten(0, 1), z[:, k + 1 : k + 1 + anchors].flatten(0, 1))
         for k in range(steps)
