@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.floor import Machine
 from cpc.data.corpus import Corpus
 from cpc.device import device_name
-from cpc.evaluation.abx.cells import make_cells, make_groups, only_used
+from cpc.evaluation.abx.cells import drop_unused, make_cells, make_groups
 from cpc.evaluation.abx.items import ABXData, FeatureStore, Items, aligned_material, write_items
 from cpc.evaluation.abx.score import Stretches, measure, score_cells, summarise
 from cpc.evaluation.abx.task import Task, compare
@@ -85,7 +85,7 @@ def measured(bank: FeatureStore, items: Items, task: Task, device: torch.device)
     """The time of each phase, the error, and how much was compared."""
     watch = Watch()
     groups, names = make_groups(items, task.context, task.most_items, task.seed)
-    groups, cells = only_used(groups, make_cells(groups, names, task.speaker, task.most_speakers, task.seed))
+    groups, cells = drop_unused(groups, make_cells(groups, names, task.speaker, task.most_speakers, task.seed))
     watch.lap("items → cells")
     starts, counts = bank.slice(items, task.slicing)
     stretches = Stretches(bank.table.frames, starts[groups.members], counts[groups.members])

@@ -30,7 +30,7 @@ from cpc.device import device_name
 from cpc.evaluation.features import Layer, extract_features
 from cpc.evaluation.probes.dataset import examples
 from cpc.evaluation.probes.linear import Fitting, LinearClassifier, fit
-from cpc.evaluation.probes.protocol import Trial
+from cpc.evaluation.probes.protocol import ProbeSetup
 from cpc.models.checkpoint import load
 from data_prep.console import run
 
@@ -115,7 +115,7 @@ def real(run_folder: Path, folder: Path, count: int) -> tuple[Tensor, Tensor, Te
         rows = corpus.rows(split)
         features = Layer(model, "c")
         table = extract_features(features, corpus, rows)
-        found = examples(Trial(corpus, "phone_train", "phone_test", "phones"), "phone", features, rows, table)
+        found = examples(ProbeSetup(corpus, "phone_train", "phone_test", "phones"), "phone", features, rows, table)
         if split == "phone_train":
             found = found.draw(count, np.random.default_rng(0))
         parts += [found.x(), torch.from_numpy(found.y)]

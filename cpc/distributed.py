@@ -109,7 +109,7 @@ def start(device_name: str = "auto") -> Iterator[World]:
     if size == 1 or "RANK" not in os.environ:  # some clusters set WORLD_SIZE alone
         yield World(device(device_name))
         return
-    own = _own_device(device_name, int(os.environ.get("LOCAL_RANK", rank)))
+    own = _local_device(device_name, int(os.environ.get("LOCAL_RANK", rank)))
     joined = dist.is_initialized()  # by Ray Train, which ends it too
     if not joined:
         dist.init_process_group(BACKEND[own.type], store=_store(), rank=rank, world_size=size)
@@ -181,7 +181,7 @@ def _neighbours(span: int) -> dist.ProcessGroup:
     return group
 
 
-def _own_device(name: str, local_rank: int) -> torch.device:
+def _local_device(name: str, local_rank: int) -> torch.device:
     chosen = device(name)
     if chosen.type != "cuda":
         return chosen

@@ -174,10 +174,10 @@ def cut_files(
     ordered = listed(sources)
     known = _read(out, rules)
 
-    def must_be_read(source: Source) -> Source | None:
+    def needs_reading(source: Source) -> Source | None:
         return source if _key(source.path, root) not in known and _may_be_long(source, rules) else None
 
-    unread = listed(source for source in stream(must_be_read, ordered, workers) if source)
+    unread = listed(source for source in stream(needs_reading, ordered, workers) if source)
     if unread or (len(known) and not (out / CUTS).exists()):
         chosen = engine or Threads(workers or os.cpu_count() or 1)
         _examine(unread, known, root, out, rules, chosen, progress)

@@ -204,7 +204,7 @@ def _choose(library: ctypes.CDLL, voice: Voice) -> None:
         library.espeak_SetParameter(parameter, value, 0)
 
 
-def surround(speech: Speech, before: int, after: int) -> Speech:
+def add_silence(speech: Speech, before: int, after: int) -> Speech:
     """`speech` with `before` silent samples ahead of it and `after` behind it."""
     events = [(sample + before, mnemonic) for sample, mnemonic in speech.events]
     return Speech(np.pad(speech.samples, (before, after)), events)

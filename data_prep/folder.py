@@ -169,7 +169,7 @@ def _target(place: Path | None, out: Path | None) -> Path:
 
 
 @dataclass
-class _Tally:
+class _SourceCounter:
     """What is said of sources, counted while they stream past."""
 
     files: int = 0  # different ones, each with its segments in a row
@@ -199,7 +199,7 @@ def _sources(audio: Path, table: Path | None, wanted: SpeakerFrom | None, regex:
     joined = _table(table, audio, wanted)
     if joined is not None:
         sources = joined(sources)
-    tally = _Tally()
+    tally = _SourceCounter()
     listing = listed(tally.count(_speakers(sources, root, wanted, regex)))
     typer.echo(f"found {tally.files} audio files in {audio}")
     if joined is not None:
@@ -237,7 +237,7 @@ def _speakers(sources: Iterable[Source], root: Path, wanted: SpeakerFrom | None,
 
 def _cut(sources: Listing, root: Path, out: Path, rules: Rules, workers: int | None, engine: Engine | None) -> Listing:
     """The sources after cutting, and a line on what became of those that were cut."""
-    before, after = _Tally(), _Tally()
+    before, after = _SourceCounter(), _SourceCounter()
     parts = listed(after.count(cut_files(sources, root, out, rules, workers=workers, engine=engine)))
     for _ in before.count(sources):
         pass

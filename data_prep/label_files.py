@@ -165,7 +165,7 @@ def take(corpus: Corpus, labels: Labels, *, partial: bool = False) -> int:
     Raises InputError if the scheme is refused: then nothing is written and a scheme of that name stays as it was.
     """
     check_scheme(labels.scheme)
-    tally = _Tally(corpus, labels, partial)
+    tally = _MatchCounter(corpus, labels, partial)
     # The verdict comes with the last row, before anything has its final name.
     count = write_alignment(
         corpus.path, labels.scheme, tally.fitting(), labels.inventory, labels.source, labels.provenance
@@ -180,7 +180,7 @@ def check_scheme(name: str) -> None:
         raise InputError(f"scheme={name!r}: must be letters, digits, _ and -, for example phones_mfa")
 
 
-class _Tally:
+class _MatchCounter:
     """Counts while rows stream past."""
 
     def __init__(self, corpus: Corpus, labels: Labels, partial: bool) -> None:

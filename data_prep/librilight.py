@@ -93,7 +93,7 @@ def _pack(root: Path, out: Path, rules: Rules, part: tuple[int, int] | None, wor
         sources = take_shard(everything, *part)
     target = out / f"librilight-{name}"
     with TemporaryFile() as lines:
-        left_out = _LeftOut(root, lines)
+        left_out = _SkippedIds(root, lines)
         segments = listed(cut_sources(sources, rules, left_out, workers=workers))
         typer.echo(f"{name}: {len(sources)} files, {len(segments)} utterances")
         if not segments:
@@ -104,7 +104,7 @@ def _pack(root: Path, out: Path, rules: Rules, part: tuple[int, int] | None, wor
     typer.echo(f"skipped {left_out.count} files{where}")
 
 
-class _LeftOut:
+class _SkippedIds:
     """The files without usable .json, with the reason; their lines lie in `lines` until there is a corpus."""
 
     def __init__(self, root: Path, lines: IO[bytes]) -> None:
@@ -127,7 +127,7 @@ def _id(file: Path, root: Path) -> str:
 
 
 def cut_sources(
-    sources: Listing, rules: Rules, left_out: _LeftOut, *, workers: int | None = None, progress: bool = True
+    sources: Listing, rules: Rules, left_out: _SkippedIds, *, workers: int | None = None, progress: bool = True
 ) -> Iterator[Source]:
     """Segments of files by their voice activity; the files without usable .json go to `left_out`.
 

@@ -78,7 +78,7 @@ def name_by_pattern(sources: Iterable[Source], pattern: re.Pattern[str], root: P
 
     Raises InputError after the last, with counts and examples, if it finds no speaker in some of them.
     """
-    lacks = _Lacks()
+    lacks = _MissingRows()
     for source in sources:
         path = printable(source.path.relative_to(root).as_posix())
         match = pattern.search(path)
@@ -89,7 +89,7 @@ def name_by_pattern(sources: Iterable[Source], pattern: re.Pattern[str], root: P
         raise InputError(f"speaker-regex={pattern.pattern}: finds no speaker in {lacks}; {remedy}")
 
 
-class _Lacks:
+class _MissingRows:
     """Files that lack something, counted while they stream past."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class Join:
         self.table, self.must, self.without = table, must, 0
 
     def __call__(self, sources: Iterable[Source]) -> Iterator[Source]:
-        lacks = _Lacks()
+        lacks = _MissingRows()
         for source in sources:
             row = self.table.take(source.path)
             self.without += row is None

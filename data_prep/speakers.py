@@ -281,7 +281,7 @@ def utterance(chapter: Chapter, id: str, seed: int) -> Utterance:
     voice = chapter.speaker.voice
     speech = espeak.speak(text, voice._replace(rate=voice.rate + chapter.pace))
     before, after = draw.integers(espeak.SAMPLE_RATE // 10, espeak.SAMPLE_RATE // 3, size=2).tolist()
-    quiet = espeak.surround(speech, before, after)
+    quiet = espeak.add_silence(speech, before, after)
     samples = to_int16(_record(quiet.samples, chapter, draw))
     return Utterance(text, samples, _in_seconds(espeak.segment(quiet), len(samples) / SAMPLE_RATE))
 

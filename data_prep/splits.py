@@ -21,7 +21,7 @@ from cpc.data.corpus import Corpus
 from cpc.data.shards import read_ids
 from cpc.data.splits import (
     Extent,
-    Held,
+    HeldOut,
     Overlap,
     extents,
     has_speaker,
@@ -136,7 +136,7 @@ def _drawn(corpus: Corpus, by: By, share: float, seed: int, among: Rows) -> list
     """The ids to train on and to test on."""
     if by is By.speaker:
         unknown = among[~has_speaker(corpus, among)]
-        drawn = Held(*hold_out(corpus, share, seed, "speaker", among), left_out=unknown)
+        drawn = HeldOut(*hold_out(corpus, share, seed, "speaker", among), left_out=unknown)
     else:
         drawn = hold_out_within(corpus, share, seed, "chapter" if by is By.chapter else "utterance", among)
     if len(drawn.left_out):

@@ -152,13 +152,13 @@ class Reader:
         """Samples start..stop as `decode` gives them."""
         blocks = list(self.blocks(start, stop))
         samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0] if blocks else np.zeros(0, np.float32)
-        if lack := self._lack(start + len(samples), start, stop):
+        if lack := self._missing_audio(start + len(samples), start, stop):
             raise Undecodable(self.path, lack)
         if not np.isfinite(samples).all():
             raise Undecodable(self.path, f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
         return resample(samples, self.sample_rate, sample_rate)
 
-    def _lack(self, end: int, start: int, stop: int | None) -> str:
+    def _missing_audio(self, end: int, start: int, stop: int | None) -> str:
         """What is wrong with samples that were to go from `start` to `stop` and end at `end`; "" if nothing is."""
         expected = stop if stop is not None or self.guesses else self.samples
         if self.damaged and end == 0:

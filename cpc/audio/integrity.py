@@ -55,7 +55,7 @@ class Header(NamedTuple):
     is_open: bool  # whether it is no length, so that audio is all that follows
 
 
-class _Mended(io.RawIOBase):
+class _RepairedFile(io.RawIOBase):
     """A file as if its header gave the length that is there."""
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -110,12 +110,12 @@ def open_audio(path: Path) -> tuple[Any, int, Header | None]:
     try:
         header = read_header(path) if refused else header
         if header is not None and header.is_open and not frames:
-            file = _sound_file()(_Mended(path, header))
+            file = _sound_file()(_RepairedFile(path, header))
             frames, refused = int(file.frames), None
     except (RuntimeError, OSError, TypeError) as error:
         refused = refused or error
     if refused:
-        raise Undecodable(path, _why_not_opened(path, refused)) from refused
+        raise Undecodable(path, _explain_unopened(path, refused)) from refused
     return file, frames, header
 
 
@@ -261,7 +261,7 @@ def _no_file(path: Path) -> str:
     return "a link that leads to no file" if path.is_symlink() else "no such file"
 
 
-def _why_not_opened(path: Path, error: Exception) -> str:
+def _explain_unopened(path: Path, error: Exception) -> str:
     """What to say of a file that libsndfile refused with `error`."""
     try:
         path.open("rb").close()

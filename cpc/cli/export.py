@@ -39,10 +39,10 @@ def convert(
     Settings that the file lacks are read from checkpoint_args.json beside it. Nothing in the file is ever executed.
     """
     from cpc.models.convert import read_foreign
-    from cpc.training.run import adopt
+    from cpc.training.run import import_run
 
     found = read_foreign(checkpoint)
-    folder = adopt(found, out, experiment, source=checkpoint.name)
+    folder = import_run(found, out, experiment, source=checkpoint.name)
     model, context = found.config, found.config.context
     heads = f"{found.steps} {found.heads.kind} heads" if found.heads else "no heads"
     layers = f"{context.kind.upper()} of {context.layers} × {context.hidden}"

@@ -86,7 +86,7 @@ class Alignment:
             if path.stem == "words" or path.stem.endswith("_words"):
                 self.inventory = sorted({name for file in self._files for name in file.inventory})
             for other in self._files[1:]:
-                _check_alike(self.inventory, first, other)
+                _check_same_inventory(self.inventory, first, other)
             self.provenance = {"parts": [file.provenance for file in self._files]}
         self.sha256 = [file.sha256 for file in self._files]
 
@@ -176,7 +176,7 @@ def _rows(groups: Iterable[Group]) -> Iterator[AlignedRow]:
             yield group.row(place, id)
 
 
-def _check_alike(inventory: Sequence[str], first: _Labels, other: _Labels) -> None:
+def _check_same_inventory(inventory: Sequence[str], first: _Labels, other: _Labels) -> None:
     """Raise InputError if labels of one name do not go together."""
     what = ""
     if not set(other.inventory) <= set(inventory) or (first.inventory == inventory != other.inventory):

@@ -41,7 +41,7 @@ class Corpus:
         self.sample_rate: int = infos[0]["sample_rate"]  # Hz
         self.digest: str = _digest(infos)  # sha256 of the manifest's rows and the audio
         self._copied = any(map(remote.is_copy, folders)) and remote.cache_size() is not None
-        self._map = lru_cache(remote.most_open(MOST_OPEN) if self._copied else MOST_OPEN)(self._open_shard)
+        self._map = lru_cache(remote.max_open_files(MOST_OPEN) if self._copied else MOST_OPEN)(self._open_shard)
         self._order: Any = None
         tables = [_read(folder, ("shard", "offset", "samples")) for folder in folders]
         shard, self.offset, self.samples = (

@@ -91,12 +91,12 @@ class Threads:
 
             blocks, results = _Shared(iter(work.blocks)), SimpleQueue[Done]()
 
-            def pump() -> None:
+            def feed() -> None:
                 for done in work.open()(blocks, tick):
                     results.put(done)
 
             with ThreadPoolExecutor(self.workers) as pool:
-                futures = {pool.submit(pump) for _ in range(self.workers)}
+                futures = {pool.submit(feed) for _ in range(self.workers)}
                 try:
                     while futures:
                         ended, futures = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)

@@ -53,7 +53,7 @@ def cache_size() -> int | None:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def most_open(usual: int) -> int:
+def max_open_files(usual: int) -> int:
     """How many memory maps a reader of a copy may hold, `usual` without a bound: what is mapped is not evicted."""
     size = cache_size()
     return usual if size is None else max(1, min(usual, size // 2 // _SHARD_BYTES))

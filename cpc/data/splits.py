@@ -35,7 +35,7 @@ class Extent(NamedTuple):
     chapters: int
 
 
-class Held(NamedTuple):
+class HeldOut(NamedTuple):
     """Rows to train on, rows held out, and rows that could be on neither side."""
 
     train: Int[ndarray, " train"]
@@ -99,7 +99,7 @@ def hold_out_within(
     seed: int,
     by: Literal["chapter", "utterance"] = "utterance",
     rows: Int[ndarray, " row"] | None = None,
-) -> Held:
+) -> HeldOut:
     """The same within each speaker: all speakers on both sides, no utterance (or no chapter) on both.
 
     Of every speaker about `share` of the utterances or chapters are held out, at least one and never all; who has
@@ -114,7 +114,7 @@ def hold_out_within(
     if alone.all():
         raise InputError(f"by={by}: no speaker of {corpus.path} has two {by}s; hold out by something finer")
     held = _draw([names[code] for code in present.tolist()], speaker, share, seed)[group] & ~alone
-    return Held(among[~held & ~alone], among[held], among[alone])
+    return HeldOut(among[~held & ~alone], among[held], among[alone])
 
 
 def _draw(names: Sequence[str], strata: Int[ndarray, " group"], share: float, seed: int) -> Bool[ndarray, " group"]:

@@ -25,7 +25,7 @@ class Database:
 
     def __init__(self, *statements: str) -> None:
         self._lock = Lock()
-        with _told():
+        with _reporting_full_disk():
             self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             for statement in (*(f"PRAGMA {setting}" for setting in _SETTINGS), "BEGIN", *statements):
                 self._connection.execute(statement)
@@ -33,22 +33,22 @@ class Database:
 
     def run(self, statement: str) -> None:
         """Run a statement without values."""
-        with self._lock, _told():
+        with self._lock, _reporting_full_disk():
             self._connection.execute(statement)
 
     def write(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Run a statement for each row of its values: any number, which must not come from this database."""
-        with self._lock, _told():
+        with self._lock, _reporting_full_disk():
             self._connection.executemany(statement, rows)
 
     def read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a query finds, at once."""
-        with self._lock, _told():
+        with self._lock, _reporting_full_disk():
             return self._connection.execute(statement, values).fetchall()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _reporting_full_disk() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:

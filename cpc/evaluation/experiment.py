@@ -83,10 +83,10 @@ def rows(experiment: str, root: Path = RUNS) -> list[Row]:
         own = [run.info.start_time for run in parents.values() if row.sweep and run.info.run_name == row.sweep]
         return not row.is_baseline, min(own, default=row.started), row.started
 
-    return _told_apart(sorted(table, key=place))
+    return _disambiguate(sorted(table, key=place))
 
 
-def _told_apart(table: Sequence[Row]) -> list[Row]:
+def _disambiguate(table: Sequence[Row]) -> list[Row]:
     """Baselines of one name (random weights of two architectures) with what they belong to; the others as they are."""
     names = [row.run for row in table if row.is_baseline]
     for tag, words in (("beside", " (as in {})"), ("subject", " {}")):

@@ -21,7 +21,7 @@ from cpc.config import InputError, dump
 from cpc.data.corpus import Corpus
 from cpc.data.progress import show_progress
 from cpc.device import tf32
-from cpc.evaluation.embed.inputs import batches, evaluating, give_memory_back
+from cpc.evaluation.embed.inputs import batches, evaluating, release_memory
 from cpc.io import DiskFull, locked, write_json
 from cpc.models.cpc import CPC
 from cpc.models.pooling import Pooling
@@ -325,7 +325,7 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
         octave = 0
         for places, length in plan.batches():
             if length.bit_length() != octave:
-                give_memory_back(device)
+                release_memory(device)
                 octave = length.bit_length()
             lengths = torch.from_numpy(plan.samples[places]).to(device)
             for name, batch in forward(plan.waveform(places, length).to(device), lengths).items():
@@ -334,7 +334,7 @@ def _fill(forward: Batch, plan: _Plan, device: torch.device) -> dict[str, FrameT
                     table[offsets[place] : offsets[place + 1]] = own[: counts[place]]
             for n in plan.samples[places].tolist():
                 bar.tick(n)
-    give_memory_back(device)
+    release_memory(device)
     return {name: FrameTable(table, offsets) for name, table in frames.items()}
 
 
@@ -382,7 +382,7 @@ class FeatureCache:
         tables = (
             new
             if len(missing) == len(ids)
-            else [own.with_those(ids, missing, new[number] if new else None) for number, own in enumerate(known)]
+            else [own.with_rows(ids, missing, new[number] if new else None) for number, own in enumerate(known)]
         )
         try:
             with self._lock():
@@ -440,7 +440,7 @@ class _Known:
         except (FileNotFoundError, KeyError, TypeError, ValueError):
             return cls(np.empty((0, 0), np.float32), {})
 
-    def with_those(self, ids: Sequence[str], missing: Sequence[int], new: FrameTable | None) -> FrameTable:
+    def with_rows(self, ids: Sequence[str], missing: Sequence[int], new: FrameTable | None) -> FrameTable:
         """A table in the order of `ids`, of which those at the places `missing` are in `new`."""
         place = {i: number for number, i in enumerate(missing)}
         counts = [len(new.utterance(place[i])) if new and i in place else self.utterances[id][1]

@@ -213,13 +213,13 @@ def _curves(client: "MlflowClient", row: Row) -> dict[tuple[str, str], dict[floa
         if share is None:
             points |= _older(client, row, stem)
         else:
-            points[float(share)] = _three(metrics, stem)
+            points[float(share)] = _with_interval_ends(metrics, stem)
             if f"probe/{column}/{features}/accuracy" in metrics:
-                points[100.0] = _three(metrics, f"probe/{column}/{features}")
+                points[100.0] = _with_interval_ends(metrics, f"probe/{column}/{features}")
     return found
 
 
-def _three(metrics: Mapping[str, float], stem: str) -> tuple[float, float, float]:
+def _with_interval_ends(metrics: Mapping[str, float], stem: str) -> tuple[float, float, float]:
     value = metrics[f"{stem}/accuracy"]
     return value, metrics.get(f"{stem}/low", value), metrics.get(f"{stem}/high", value)
 

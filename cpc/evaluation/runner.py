@@ -56,7 +56,7 @@ class Noted(Protocol):
 Result = TypeVar("Result", bound=Noted)
 
 
-def beside_baselines(
+def with_baselines(
     model: CPC,
     layers: Sequence[LayerName],
     baselines: bool,
@@ -95,7 +95,7 @@ Subject = TypeVar("Subject")
 Kept = TypeVar("Kept", bound=Saved)
 
 
-def each_once(
+def reuse_or_measure(
     subjects: Sequence[Subject],
     places: Sequence[Path | None],
     known: Callable[[Path], Kept | None],
@@ -117,7 +117,7 @@ def each_once(
     return results
 
 
-def each_cached(
+def measure_cached(
     group: Sequence[Features],
     cache: Path | None,
     name: Callable[[Features], str],
@@ -125,9 +125,9 @@ def each_cached(
     measure: Callable[[list[Features]], Iterator[Kept]],
     **facts: Any,
 ) -> list[Kept]:
-    """`each_once` of features, each in `cache`/NAME.json, with what tells it from others: subject and `facts`."""
+    """`reuse_or_measure` of features, each in `cache`/NAME.json, told from others by its subject and `facts`."""
     places = [cache / f"{name(features)}.json" if cache else None for features in group]
-    found = each_once(group, places, known, measure)
+    found = reuse_or_measure(group, places, known, measure)
     own = ({"subject": subject_of(features), **facts} for features in group)
     return [replace(result, **each) for result, each in zip(found, own, strict=True)]
 
@@ -140,7 +140,7 @@ def _readable(place: Path | None, known: Callable[[Path], Kept | None]) -> Kept 
 
 
 @contextmanager
-def announced(what: str, shown: bool) -> Iterator[list[str]]:
+def progress_line(what: str, shown: bool) -> Iterator[list[str]]:
     """On stderr: a spinner while it lasts, and one line when it is over with what the block has put in the list."""
     from rich.console import Console
 

@@ -30,7 +30,7 @@ from cpc.evaluation.abx.items import FeatureStore, aligned_material
 from cpc.evaluation.abx.task import Task, abx
 from cpc.evaluation.features import FrameTable, Layer, LayerName, extract
 from cpc.evaluation.results import SHORT, Identity, Saved, joined, key
-from cpc.evaluation.runner import announced, record
+from cpc.evaluation.runner import progress_line, record
 from cpc.io import write_text
 from cpc.models.checkpoint import load, write_tensors
 from cpc.models.cpc import CPC
@@ -276,7 +276,7 @@ def discover(
         found = _in_order(engine, job, corpus, rows, asked.progress)
         tables = [FrameTable(torch.from_numpy(frames), offsets) for frames, offsets in found]
         table = FrameTable(torch.cat([part.frames for part in tables]), _offsets(tables))
-        with announced(f"{asked.k} clusters of {asked.layer}", asked.progress) as said:
+        with progress_line(f"{asked.k} clusters of {asked.layer}", asked.progress) as said:
             book = Codebook.fit(table, asked.layer, asked.k, asked.seed)
             said.append(f"{len(table.frames):,} frames")
         del table

@@ -18,12 +18,12 @@ from cpc.evaluation.features import Extraction, Features, Layer, LayerName, extr
 from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.results import SHORT, Identity, Saved, joined, key
 from cpc.evaluation.runner import (
-    announced,
-    beside_baselines,
-    each_cached,
     load_checked,
+    measure_cached,
     pretrain_ids,
+    progress_line,
     record,
+    with_baselines,
 )
 from cpc.evaluation.stats import percentiles, resamplings
 from cpc.evaluation.trials import MOST, Choice, Trials, VerificationData, gather, write_trials
@@ -350,7 +350,7 @@ def verify_run(
     heard = pretraining_note(corpus, material.trials.rows, pretrain_ids)
     pooling = load_pooling(run, model)
     pooled = [Layer(model, "c", pooling=pooling)] if pooling else []
-    return material, beside_baselines(model, layers, baselines, partial(verify_cached, session=session), heard, pooled)
+    return material, with_baselines(model, layers, baselines, partial(verify_cached, session=session), heard, pooled)
 
 
 def verify_cached(group: Sequence[Features], session: Session) -> list[VerificationResult]:
@@ -358,7 +358,7 @@ def verify_cached(group: Sequence[Features], session: Session) -> list[Verificat
     material, short = session.material, session.material.digest[:SHORT]
     name = partial(_key, material=material)
     measure = partial(_measure, session)
-    return each_cached(group, session.cache, name, partial(_known, material), measure, fingerprint=short)
+    return measure_cached(group, session.cache, name, partial(_known, material), measure, fingerprint=short)
 
 
 def _measure(session: Session, group: Sequence[Features]) -> Iterator[VerificationResult]:
@@ -373,7 +373,7 @@ def _measure(session: Session, group: Sequence[Features]) -> Iterator[Verificati
 def _measured(features: Features, vectors: Vectors, session: Session) -> VerificationResult:
     material, trials = session.material, session.material.trials
     speakers = material.corpus.groups("speaker")[1]
-    with announced(f"verification by {features.name}", session.progress) as said:
+    with progress_line(f"verification by {features.name}", session.progress) as said:
         scores = cosines(vectors, material.rows, material.train, trials)
         sides = speakers[np.stack([trials.first, trials.second])]
         summary = summarise(scores, trials.target, sides, seed=material.choice.seed)

@@ -45,7 +45,7 @@ def jsd_objective(scores: Float[Tensor, "x y"]) -> Float[Tensor, ""]:
     Not a bound on the information itself, but its maximiser is f = log p(x, y)/(p(x)p(y)), found with little variance:
     `nwj_bound(f + 1)` of what it finds is one (Poole et al. 2019, section 2.4).
     """
-    return -F.softplus(-scores.diagonal()).mean() - F.softplus(scores)[_apart(scores)].mean()
+    return -F.softplus(-scores.diagonal()).mean() - F.softplus(scores)[_off_diagonal(scores)].mean()
 
 
 def club_bound(log_likelihood: Float[Tensor, "x y"]) -> Float[Tensor, ""]:
@@ -53,16 +53,16 @@ def club_bound(log_likelihood: Float[Tensor, "x y"]) -> Float[Tensor, ""]:
 
     Cheng et al. 2020 (CLUB), eq. 7. `log_likelihood[i, j]` = log q(y_j | x_i) in nats.
     """
-    return log_likelihood.diagonal().mean() - log_likelihood[_apart(log_likelihood)].mean()
+    return log_likelihood.diagonal().mean() - log_likelihood[_off_diagonal(log_likelihood)].mean()
 
 
 def _log_mean_exp(scores: Float[Tensor, "x y"]) -> Float[Tensor, ""]:
     """log of the mean of e^f over the pairs that do not belong together."""
-    apart = _apart(scores)
+    apart = _off_diagonal(scores)
     return logsumexp(scores.flatten(), apart.flatten()) - math.log(apart.sum())
 
 
-def _apart(scores: Float[Tensor, "x y"]) -> Bool[Tensor, "x y"]:
+def _off_diagonal(scores: Float[Tensor, "x y"]) -> Bool[Tensor, "x y"]:
     return ~torch.eye(_size(scores), dtype=torch.bool, device=scores.device)
 
 

@@ -191,15 +191,15 @@ class InstanceLoss(nn.Module):
     def _vectors(
         self, model: CPC, waveform: Float[Tensor, "window sample"], source: Part
     ) -> Float[Tensor, "every dim"]:
-        return self._through(self._network(model), waveform, source)
+        return self._gathered_vectors(self._network(model), waveform, source)
 
     def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"], source: Part) -> Float[Tensor, "every dim"]:
         if self.momentum is None:
             return self._vectors(model, waveform, source)
         with torch.no_grad():
-            return self._through(self.momentum.network, waveform, source)
+            return self._gathered_vectors(self.momentum.network, waveform, source)
 
-    def _through(
+    def _gathered_vectors(
         self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: Part
     ) -> Float[Tensor, "every dim"]:
         """The vectors of the windows of all processes: a norm over the batch is one over the whole batch."""

@@ -340,7 +340,7 @@ def to_cpc_audio(model: CPC, head_weights: Mapping[str, Tensor] | None = None) -
         raise InputError(f"{'; '.join(broken)}: CPC_audio has nothing else (presets paper, riviere and classic fit)")
     weights: Tensors = {}
     for name, value in model.state_dict().items():
-        weights |= _theirs(name, value, encoder)
+        weights |= _to_their_layout(name, value, encoder)
     names = {ours: theirs for theirs, ours in NORMS.items()} | {"channel": "layerNorm"}
     settings: dict[str, Any] = {
         "hiddenEncoder": encoder.widths[-1],
@@ -375,7 +375,7 @@ def write_cpc_audio(out: Path, model: CPC, head_weights: Mapping[str, Tensor] | 
         torch.save(made, partial)
 
 
-def _theirs(name: str, value: Tensor, encoder: EncoderConfig) -> Tensors:
+def _to_their_layout(name: str, value: Tensor, encoder: EncoderConfig) -> Tensors:
     """One of our tensors under their name."""
     value = value.detach().cpu().clone()
     kind, number, part = ([*name.split(".")[1:], ""])[:3]

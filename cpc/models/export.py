@@ -28,7 +28,7 @@ HF_TYPE = "cpc_audio"  # model_type in config.json
 EXTRA = "pip install onnx onnxruntime"
 
 
-class _Convolved(nn.Module):
+class _ConvolutionLayer(nn.Module):
     """A convolution, its norm, and a ReLU or none: (batch, channel, step) → (batch, channel, step)."""
 
     def __init__(self, conv: nn.Module, norm: nn.Module, rectified: bool) -> None:
@@ -46,7 +46,7 @@ class _Convolved(nn.Module):
         return F.relu(normed) if self.rectified else normed
 
 
-class _Recurred(nn.Module):
+class _RecurrentLayer(nn.Module):
     """A norm or none, and a recurrent network: (batch, frame, dim) → (batch, frame, hidden) and its last state."""
 
     def __init__(self, norm: nn.Module, rnn: nn.GRU | nn.LSTM) -> None:
@@ -76,8 +76,8 @@ class Portable(nn.Module):
             raise InputError("model.context.kind=transformer: cannot be exported so; give --to safetensors")
         encoder = model.encoder
         parts = zip(encoder.convs, encoder.norms, encoder.rectified, strict=True)
-        self.layers = [_Convolved(*part) for part in parts]
-        self.stages = [_Recurred(norm, rnn) for norm, rnn in model.context.stages()]
+        self.layers = [_ConvolutionLayer(*part) for part in parts]
+        self.stages = [_RecurrentLayer(norm, rnn) for norm, rnn in model.context.stages()]
         self.registered = nn.ModuleList([*self.layers, *self.stages])
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,7 @@ def export_safetensors(model: CPC, out: Path) -> None:
     write_tensors(out, tensors, {"cpc": json.dumps(header)})
 
 
-class _Scanned(nn.Module):
+class _ScannedRecurrence(nn.Module):
     """A recurrent network as a scan over time, which torch.export keeps for any length; its own it would unroll."""
 
     def __init__(self, rnn: nn.GRU | nn.LSTM) -> None:
@@ -219,7 +219,7 @@ def export_torch(model: CPC, out: Path) -> None:
     """
     portable = Portable(model.cpu().eval()).eval()
     for stage in portable.stages:
-        stage.rnn = _Scanned(stage.rnn)  # type: ignore[assignment]
+        stage.rnn = _ScannedRecurrence(stage.rnn)  # type: ignore[assignment]
         stage.states = 1
     shortest = next(n for n in range(model.receptive_field, 1 << 30) if model.frames(n) >= 2)
     waveform = torch.zeros(2, 4 * model.receptive_field)

@@ -58,7 +58,7 @@ class _Layer(torch.autograd.Function):
         n = torch.addcmul(outer[..., 2, :], r, a).tanh()
         nu = (1 - u) * (1 - n * n)
         slopes = torch.stack([nu * a * r * (1 - r), (before - n) * u * (1 - u), nu * r], dim=-2)
-        delta, d_inner = _carried_back(dc, slopes, u, w)
+        delta, d_inner = _backward_through_time(dc, slopes, u, w)
         d_outer = torch.cat([d_inner[..., :2, :], (delta * nu)[..., None, :]], dim=-2)
         flat = (rearrange(d, "t b g h -> (t b) (g h)") for d in (d_outer, d_inner))
         (dv_bias, dv), (dw_bias, dw) = ((d.sum(0), d.to(w.dtype)) for d in flat)
@@ -66,7 +66,7 @@ class _Layer(torch.autograd.Function):
         return dz, dv.t() @ z.flatten(0, 1), dw.t() @ before.flatten(0, 1), dv_bias, dw_bias
 
 
-def _carried_back(
+def _backward_through_time(
     dc: Float[Tensor, "frame batch hidden"],
     slopes: Float[Tensor, "frame batch 3 hidden"],
     u: Float[Tensor, "frame batch hidden"],

@@ -15,9 +15,9 @@ from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features, Layer
 from cpc.evaluation.leakage import pretraining_note
 from cpc.evaluation.probes.probe import probe_cached
-from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
+from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup, check
 from cpc.evaluation.results import ProbeResult, Task
-from cpc.evaluation.runner import announced, pretrain_ids, read_state, record, record_table
+from cpc.evaluation.runner import pretrain_ids, progress_line, read_state, record, record_table
 from cpc.evaluation.stats import OverSeeds, Paired, over_seeds, paired
 from cpc.io import write_json
 from cpc.models.checkpoint import load
@@ -103,24 +103,24 @@ def paper_suite(
 
     Raises InputError for splits that cannot be evaluated, before anything is computed.
     """
-    trials = [
-        (column, Trial(Corpus.open(corpus), column.train, column.test, labels, device=device, progress=progress))
+    setups = [
+        (column, ProbeSetup(Corpus.open(corpus), column.train, column.test, labels, device=device, progress=progress))
         for column in columns
     ]
     runs = [run, *others]
     for each in runs:
         read_state(each)
-    for column, trial in trials:
-        check(trial, column.task)
+    for column, setup in setups:
+        check(setup, column.task)
     models = {each: load(each, device) for each in runs}
     cells, cache = [], run.parent / ".cache"
-    for column, trial in trials:
-        for name, results in _cells(models, column, trial, seeds, how or Topline(), cache):
+    for column, setup in setups:
+        for name, results in _cells(models, column, setup, seeds, how or Topline(), cache):
             cells.append(Cell(name, column.name, tuple(result for result, _ in results)))
             for result, owner in results:
                 record([result], owner)
     cells.sort(key=lambda cell: ROWS.index(cell.row))
-    suite = Suite(f"{trials[0][1].corpus.name}, {run.name}", tuple(cells), tuple(_steps(cells, columns)))
+    suite = Suite(f"{setups[0][1].corpus.name}, {run.name}", tuple(cells), tuple(_steps(cells, columns)))
     write_json(file := run / FILE.format(cells[0].results[0].where), to_dict(suite))
     record_table(run, "paper", metrics(suite), file)
     return suite
@@ -130,32 +130,32 @@ Owned = list[tuple[ProbeResult, Path]]  # results with the run that they belong 
 
 
 def _cells(
-    models: Mapping[Path, CPC], column: Column, trial: Trial, seeds: int, how: Topline, cache: Path
+    models: Mapping[Path, CPC], column: Column, setup: ProbeSetup, seeds: int, how: Topline, cache: Path
 ) -> Iterator[tuple[str, Owned]]:
     """The rows of one column, as they are done."""
     first = next(iter(models))
     linear, hidden = ProbeProtocol(), [ProbeProtocol(classifier="mlp", seed=seed) for seed in range(seeds)]
 
     def evaluated(features: Features, protocols: Sequence[ProbeProtocol]) -> list[ProbeResult]:
-        return probe_cached([features], trial, [column.task], cache, protocols)
+        return probe_cached([features], setup, [column.task], cache, protocols)
 
     config = models[first].config
-    random = [Layer(build(config, seed).to(trial.device), "c", "random") for seed in range(seeds)]
+    random = [Layer(build(config, seed).to(setup.device), "c", "random") for seed in range(seeds)]
     scores = [(evaluated(layer, [ProbeProtocol(seed=seed)])[0], first) for seed, layer in enumerate(random)]
     yield ROWS[0], scores
-    yield ROWS[1], [(evaluated(MFCC39().to(trial.device), [linear])[0], first)]
+    yield ROWS[1], [(evaluated(MFCC39().to(setup.device), [linear])[0], first)]
     own = {run: evaluated(Layer(model, "c"), [linear, *hidden]) for run, model in models.items()}
-    heard = {run: pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids(run)) for run in models}
+    heard = {run: pretraining_note(setup.corpus, setup.rows(setup.test), pretrain_ids(run)) for run in models}
     noted = {run: [replace(r, notes=r.notes + heard[run]) for r in results] for run, results in own.items()}
     yield ROWS[2], [(results[0], run) for run, results in noted.items()]
     yield ROWS[3], [(result, run) for run, results in noted.items() for result in results[1:]]
-    yield ROWS[4], [(_supervised(trial, column, models[first], seed, how, cache), first) for seed in range(seeds)]
+    yield ROWS[4], [(_supervised(setup, column, models[first], seed, how, cache), first) for seed in range(seeds)]
 
 
-def _supervised(trial: Trial, column: Column, model: CPC, seed: int, how: Topline, cache: Path) -> ProbeResult:
-    asked = replace(trial, protocol=ProbeProtocol(seed=seed))
-    with announced(f"{column.task} topline", trial.progress) as said:
-        result = topline(asked, column.task, model.config, how, cache, _say(trial.progress))
+def _supervised(setup: ProbeSetup, column: Column, model: CPC, seed: int, how: Topline, cache: Path) -> ProbeResult:
+    asked = replace(setup, protocol=ProbeProtocol(seed=seed))
+    with progress_line(f"{column.task} topline", setup.progress) as said:
+        result = topline(asked, column.task, model.config, how, cache, _say(setup.progress))
         said.append(f"{result.accuracy:.1%} after {result.iterations} steps")
     return result
 

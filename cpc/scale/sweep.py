@@ -83,7 +83,7 @@ class Failed(NamedTuple):
     reason: str
 
 
-class Trial(NamedTuple):
+class Outcome(NamedTuple):
     """What came of one run; `reason` is why it failed, `stopped` whether it was hopeless."""
 
     name: str
@@ -197,16 +197,16 @@ def sweep(
     if engine is not None:
         check_store(client.tracking_uri)
     parent = _parent(client, config, file.stem, root)
-    trials = _Trials(root, parent, file.stem, config, say is not None and engine is None)
-    found: dict[str, Trial] = {}
+    trials = _RunTrainer(root, parent, file.stem, config, say is not None and engine is None)
+    found: dict[str, Outcome] = {}
 
-    def told() -> Iterator[Planned]:
+    def announced_runs() -> Iterator[Planned]:
         for number, each in enumerate(planned, 1):
             if say and engine is None:
                 say(f"sweep {file.stem}: run {number} of {len(planned)}, {each.name}")
             yield each
 
-    work = Work(f"sweep {file.stem}", told(), trials.open, len(planned), 16000, "runs", ahead=0)
+    work = Work(f"sweep {file.stem}", announced_runs(), trials.open, len(planned), 16000, "runs", ahead=0)
     status = "FAILED"
     try:
         for trial in (engine or Threads()).run(work, progress=say is not None and engine is not None):
@@ -237,7 +237,7 @@ def check_store(uri: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Trials:
+class _RunTrainer:
     """Trains runs and probes them."""
 
     root: Path
@@ -246,28 +246,28 @@ class _Trials:
     config: SweepConfig
     progress: bool
 
-    def open(self) -> Worker[Planned, Trial]:
+    def open(self) -> Worker[Planned, Outcome]:
         return self._train
 
-    def _train(self, blocks: Iterator[Planned], tick: Tick) -> Iterator[Trial]:
+    def _train(self, blocks: Iterator[Planned], tick: Tick) -> Iterator[Outcome]:
         for name, recipe in blocks:
-            trial = self._trial(name, recipe)
+            trial = self._train_one(name, recipe)
             tick(failed=bool(trial.reason))
             yield trial
 
-    def _trial(self, name: str, recipe: Recipe) -> Trial:
+    def _train_one(self, name: str, recipe: Recipe) -> Outcome:
         config = self.config
         halving = Halving(self.root / ".asha" / self.sweep, name, config.asha) if config.asha else None
         if halving and halving.stopped:
-            return Trial(name, None, stopped=True)
+            return Outcome(name, None, stopped=True)
         try:
             run = train(recipe, name, self.root, progress=self.progress, parent=self.parent, hopeless=halving)
         except (NotFinite, RunExists) as error:
-            return Trial(name, None, str(error))
+            return Outcome(name, None, str(error))
         if run.status != "KILLED":
             for probe in config.probes:
                 _evaluate(probe, recipe, run.path, self.progress)
-        return Trial(name, run, stopped=halving is not None and halving.stopped)
+        return Outcome(name, run, stopped=halving is not None and halving.stopped)
 
 
 def _evaluate(probe: ProbeConfig, recipe: Recipe, run: Path, progress: bool) -> None:

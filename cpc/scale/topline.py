@@ -21,7 +21,17 @@ from cpc.evaluation.features import Layer, extract
 from cpc.evaluation.probes.dataset import examples, hold_out, labelled, speaker_numbers
 from cpc.evaluation.probes.linear import LinearClassifier
 from cpc.evaluation.probes.probe import count_correct
-from cpc.evaluation.probes.protocol import REPLICATES, Rows, Trial, check, find, identified, make_result, place, unit
+from cpc.evaluation.probes.protocol import (
+    REPLICATES,
+    ProbeSetup,
+    Rows,
+    check,
+    find,
+    identified,
+    make_result,
+    place,
+    unit,
+)
 from cpc.evaluation.results import SHORT, ProbeResult, Task, key
 from cpc.losses.supervised import ClassificationConfig, ClassificationLoss
 from cpc.models.cpc import ModelConfig
@@ -54,17 +64,17 @@ class Topline:
             if not value > 0:
                 raise InputError(f"topline.{name}={value}: must be above 0")
 
-    def recipe(self, trial: Trial, task: Task, model: ModelConfig) -> Recipe:
-        """The recipe by which the trainer trains it on the corpus of a trial."""
+    def recipe(self, setup: ProbeSetup, task: Task, model: ModelConfig) -> Recipe:
+        """The recipe by which the trainer trains it on the corpus of a setup."""
         return Recipe(
-            data=DataConfig(corpus=str(trial.corpus.path), window_size=self.window_size, batch_size=self.batch_size),
-            seed=trial.protocol.seed,
+            data=DataConfig(corpus=str(setup.corpus.path), window_size=self.window_size, batch_size=self.batch_size),
+            seed=setup.protocol.seed,
             model=replace(model, init=None),
-            loss=ClassificationConfig(labels=trial.labels if task == "phone" else "speaker"),
+            loss=ClassificationConfig(labels=setup.labels if task == "phone" else "speaker"),
             optim=OptimConfig(lr=self.lr, warmup_steps=self.warmup_steps, schedule="cosine"),
             training=TrainingConfig(
                 max_steps=self.max_steps,
-                device=trial.device,
+                device=setup.device,
                 validate_every=self.validate_every,
                 validate_batches=self.validate_batches,
             ),
@@ -72,7 +82,7 @@ class Topline:
 
 
 def topline(
-    trial: Trial,
+    setup: ProbeSetup,
     task: Task,
     config: ModelConfig,
     how: Topline | None = None,
@@ -82,7 +92,7 @@ def topline(
     """Train on the training split, evaluate on the test split.
 
     Args:
-        trial: corpus, splits, labels, and the protocol, whose seed and budget count.
+        setup: corpus, splits, labels, and the protocol, whose seed and budget count.
         task: `phone` or `speaker_frame`.
         config: of the model that is trained.
         how: steps, learning rate and validation.
@@ -96,45 +106,45 @@ def topline(
         InputError: another task, or no utterance as long as a window.
     """
     how = how or Topline()
-    if task not in ("phone", "speaker_frame") or trial.protocol.context or trial.folds:
+    if task not in ("phone", "speaker_frame") or setup.protocol.context or setup.folds:
         rule = "the topline labels single frames, without folds or frames beside them; give phone or speaker_frame"
         raise InputError(f"task={task}: {rule}")
-    notes = check(trial, task)
+    notes = check(setup, task)
     subject = {NAME: dump(config), "loss": "classification", **asdict(how)}
-    path, short = place(cache, subject, trial, task) if cache else None, key(subject)[:SHORT]
-    if path and (found := find(path, trial)):
-        return identified(found, trial, short)
-    rows = trial.rows(trial.train)
-    rows = rows[labelled(task, trial.corpus, rows, trial.protocol.budget, trial.protocol.seed)]
-    classes = _classes(trial, task, rows)
-    trainer, held_out = _start(trial, task, config, how, rows)
+    path, short = place(cache, subject, setup, task) if cache else None, key(subject)[:SHORT]
+    if path and (found := find(path, setup)):
+        return identified(found, setup, short)
+    rows = setup.rows(setup.train)
+    rows = rows[labelled(task, setup.corpus, rows, setup.protocol.budget, setup.protocol.seed)]
+    classes = _classes(setup, task, rows)
+    trainer, held_out = _start(setup, task, config, how, rows)
     best = _train(trainer, say or (lambda line: None))
-    result = _evaluate(trial, task, trainer, classes, best, held_out, notes)
+    result = _evaluate(setup, task, trainer, classes, best, held_out, notes)
     if path:
         result.write(path)
-    return identified(result, trial, short)
+    return identified(result, setup, short)
 
 
-def _classes(trial: Trial, task: Task, rows: Rows) -> Int64[np.ndarray, " cls"]:
+def _classes(setup: ProbeSetup, task: Task, rows: Rows) -> Int64[np.ndarray, " cls"]:
     """The numbers of the labels that the training utterances have."""
     if task == "phone":
-        alignment, ids = trial.corpus.labels(trial.labels), [trial.corpus.ids[row] for row in rows.tolist()]
+        alignment, ids = setup.corpus.labels(setup.labels), [setup.corpus.ids[row] for row in rows.tolist()]
         found = [alignment.intervals(id).labels for id in ids if id in alignment]
         classes = np.unique(np.concatenate(found).astype(np.int64)) if found else np.zeros(0, np.int64)
     else:
-        speakers = speaker_numbers(trial.corpus, rows)
+        speakers = speaker_numbers(setup.corpus, rows)
         classes = np.unique(speakers[speakers >= 0])
     if len(classes) < 2:
         raise InputError(f"{task} topline: {len(classes)} classes to train on: it needs at least two")
     return classes
 
 
-def _start(trial: Trial, task: Task, config: ModelConfig, how: Topline, rows: Rows) -> tuple[Trainer, str]:
+def _start(setup: ProbeSetup, task: Task, config: ModelConfig, how: Topline, rows: Rows) -> tuple[Trainer, str]:
     """The trainer on the labelled rows, and in words what it is validated on."""
-    held = hold_out(task, trial.corpus, rows, trial.rows(trial.test), trial.protocol.seed)
+    held = hold_out(task, setup.corpus, rows, setup.rows(setup.test), setup.protocol.seed)
     if not held.out.any():
         raise InputError(f"{task} topline: {len(rows)} labelled utterance; it is stopped by others, give more")
-    recipe = how.recipe(trial, task, config)
+    recipe = how.recipe(setup, task, config)
     return Trainer.start(recipe, splits=(rows[~held.out], rows[held.out])), held.words
 
 
@@ -176,7 +186,7 @@ def _train(trainer: Trainer, say: Callable[[str], None]) -> _Best:
 
 
 def _evaluate(
-    trial: Trial,
+    setup: ProbeSetup,
     task: Task,
     trainer: Trainer,
     classes: Int64[np.ndarray, " cls"],
@@ -184,12 +194,12 @@ def _evaluate(
     held_out: str,
     notes: tuple[str, ...],
 ) -> ProbeResult:
-    model, head, tested = trainer.model, trainer.criterion, trial.rows(trial.test)
+    model, head, tested = trainer.model, trainer.criterion, setup.rows(setup.test)
     if not isinstance(head, ClassificationLoss):
         raise TypeError(f"criterion={type(head).__name__}: must be ClassificationLoss")
     steps = trainer.recipe.training.max_steps
-    table = extract(model, trial.corpus, tested, ["c"], progress=trial.progress, name=NAME)["c"]
-    evaluated = examples(trial, task, Layer(model, "c", NAME), tested, table)
+    table = extract(model, setup.corpus, tested, ["c"], progress=setup.progress, name=NAME)["c"]
+    evaluated = examples(setup, task, Layer(model, "c", NAME), tested, table)
     weight, bias = head.head.weight.detach()[classes].T.contiguous(), head.head.bias.detach()[classes]
     linear = LinearClassifier(weight, bias, 0.0, steps, best.converged)
     num_correct, totals = count_correct(linear, evaluated.renumbered(classes), len(tested))
@@ -199,11 +209,11 @@ def _evaluate(
         f"the weights that were best on {held_out} kept (accuracy there {max(best.accuracies):.1%}), not trained on"
     )
     return make_result(
-        trial, num_correct, totals,
+        setup, num_correct, totals,
         task=task, features=NAME, classifier="end_to_end", classes=len(classes),
         majority=float(np.bincount(evaluated.y).max() / len(evaluated)) if len(evaluated) else 0.0,
         train_utterances=len(trainer.windows.rows), train_examples=int(trainer.windows.lengths.sum()) // model.hop,
         iterations=steps, converged=best.converged, notes=notes,
         protocol=f"encoder, context network and linear softmax layer trained end to end by Adam, its rate falling to "
-        f"zero, on {unit(task, trial.labels)}; {chosen}; seed {trial.protocol.seed}; {REPLICATES} bootstrap replicates",
+        f"zero, on {unit(task, setup.labels)}; {chosen}; seed {setup.protocol.seed}; {REPLICATES} bootstrap replicates",
     )  # fmt: skip

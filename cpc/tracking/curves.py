@@ -96,9 +96,9 @@ def _finish(axes: "list[list[Axes]]", runs: Mapping[str, History]) -> None:
                 weighed = axis is axes[1][0] and any(curves["ceiling"] for curves in runs.values())
                 style.blank(axis, "this loss gives no bound" if weighed else "not measured")
     for ceiling in sorted({c["ceiling"][0][1] for c in runs.values() if c["ceiling"]}):
-        _mark(axes[0][0], ceiling, "chance")
+        _label_level(axes[0][0], ceiling, "chance")
     for ceiling in sorted({c["ceiling"][0][1] for c in runs.values() if c["ceiling"] and c.get("bound")}):
-        _mark(axes[1][0], ceiling, "ceiling")
+        _label_level(axes[1][0], ceiling, "ceiling")
     for axis in axes[0][1:]:
         axis.set_ylim(0, 1)
     if axes[1][1].lines:
@@ -108,7 +108,7 @@ def _finish(axes: "list[list[Axes]]", runs: Mapping[str, History]) -> None:
     axes[0][0].plot([], [], "--", color=style.GREY, label="dashed: speakers not trained on")
 
 
-def _mark(axis: "Axes", height: float, name: str) -> None:
+def _label_level(axis: "Axes", height: float, name: str) -> None:
     axis.axhline(height, color=style.GREY, linewidth=0.9, linestyle=":")
     axis.set_ylim(top=max(axis.get_ylim()[1], height * 1.05))
     where = axis.get_yaxis_transform()

@@ -164,7 +164,7 @@ def _train(
 ) -> Run:
     """Nothing is written before the job could be built, so a wrong recipe leaves no folder behind."""
     with ExitStack() as inside:
-        job.world.agreed(lambda: inside.enter_context(_entered(folder, job.recipe)))
+        job.world.agreed(lambda: inside.enter_context(_locked_folder(folder, job.recipe)))
         return _tracked(job, folder, progress, parent, hopeless)
 
 
@@ -185,7 +185,7 @@ def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None, hop
     try:
         if tracker:
             _write_state(folder, job, "RUNNING", metrics)
-            _introduce(job, tracker, display)
+            _announce_run(job, tracker, display)
         if job.hold():
             display.say("the corpus is held on the GPU")
         with stoppable() as stop:
@@ -207,7 +207,7 @@ def _tracked(job: Trainer, folder: Path, progress: bool, parent: str | None, hop
     return Run(folder, job.identity["run_id"], status, metrics, job.step, job.seconds)
 
 
-def _introduce(job: Trainer, tracker: Tracker, display: Display) -> None:
+def _announce_run(job: Trainer, tracker: Tracker, display: Display) -> None:
     """Say and record what is about to happen."""
     device = device_name(job.device)
     hours = float(job.windows.lengths.sum()) / job.corpus.sample_rate / 3600
@@ -292,7 +292,7 @@ def _unnamed(root: Path, recipe: Recipe) -> Path:
 
 
 @contextmanager
-def _entered(folder: Path, recipe: Recipe) -> Iterator[None]:
+def _locked_folder(folder: Path, recipe: Recipe) -> Iterator[None]:
     """The folder, with the settings written. Only one job trains a run; its lock ends with it, whatever happens."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
@@ -320,7 +320,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 # --- A run of a model that was trained elsewhere.
 
 
-def adopt(found: Converted, folder: Path, experiment: str = "converted", source: str = "") -> Path:
+def import_run(found: Converted, folder: Path, experiment: str = "converted", source: str = "") -> Path:
     """Make a run folder, and a run in MLflow, of another tool's model; gives the folder.
 
     Its config.yaml has the model's settings and a loss like the one that it was trained with: a recipe to go on from,

@@ -288,7 +288,7 @@ class Trainer:
         """Losses of a batch, and their gradients in the parameters, micro-batch by micro-batch."""
         parts, micro = [], self.division.micro
         for number, (share, part) in enumerate(self._micro_batches(batch), start=1):
-            with nullcontext() if number == micro else self._gradients_stay_here():
+            with nullcontext() if number == micro else self._no_gradient_sync():
                 losses = self._losses(self.network, part, self._generators[number - 1], share)
                 torch.autograd.backward(losses.loss / micro)
             parts.append(losses.detach())
@@ -350,7 +350,7 @@ class Trainer:
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[BatchShard, Batch]]:
         return zip(self.division.shares(), batch.chunk(self.division.micro), strict=True)
 
-    def _gradients_stay_here(self) -> AbstractContextManager[None]:
+    def _no_gradient_sync(self) -> AbstractContextManager[None]:
         """Sum gradients in this process; the last micro-batch averages the sums over processes."""
         wrapped = self.network
         return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()

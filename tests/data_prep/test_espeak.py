@@ -12,7 +12,7 @@ pytest.importorskip("espeakng_loader", reason="espeakng-loader, the synthesiser,
 
 from data_prep import espeak
 from data_prep import speakers as sentences
-from data_prep.espeak import INVENTORY, PHONES, SAMPLE_RATE, Phone, Speech, Voice, segment, speak, surround
+from data_prep.espeak import INVENTORY, PHONES, SAMPLE_RATE, Phone, Speech, Voice, add_silence, segment, speak
 from data_prep.speakers import _DIALECTS
 
 TEXTS = ("She sells sea shells.", "Seven thirsty judges measured the yellow bridge.", "A sassy fox.")
@@ -101,7 +101,7 @@ def test_silence_goes_to_the_stop_after_it_and_is_else_a_pause() -> None:
 
 def test_silence_around_moves_every_phone_by_as_much() -> None:
     speech = speak(TEXTS[0], VOICES[0])
-    inner, outer = segment(speech), segment(surround(speech, 1000, 500))
+    inner, outer = segment(speech), segment(add_silence(speech, 1000, 500))
     assert [phone.name for phone in inner] == [phone.name for phone in outer]
     assert [phone.start + 1000 for phone in inner[1:]] == [phone.start for phone in outer[1:]]
     assert outer[-1].stop == len(speech.samples) + 1500

@@ -15,7 +15,7 @@ from cpc.data.corpus import Corpus
 from cpc.evaluation.features import Features
 from cpc.evaluation.probes.linear import Fitting
 from cpc.evaluation.probes.probe import probe_cached, probe_run
-from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, place
+from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup, place
 from cpc.evaluation.results import Task
 from cpc.models.cpc import ModelConfig, build
 
@@ -68,34 +68,34 @@ def test_a_session_gives_its_rows_in_order(
 
 
 def test_a_cached_result_is_not_computed_again(chords: Corpus, tmp_path: Path) -> None:
-    trial, features = Trial(chords, "phone_train", "phone_test"), Counted()
-    first = probe_cached([features], trial, ["phone"], tmp_path)
+    setup, features = ProbeSetup(chords, "phone_train", "phone_test"), Counted()
+    first = probe_cached([features], setup, ["phone"], tmp_path)
     passes = features.passes
-    assert probe_cached([features], trial, ["phone"], tmp_path) == first
+    assert probe_cached([features], setup, ["phone"], tmp_path) == first
     assert features.passes == passes > 0
     # The same utterances by their ids: the numbers are found, under the name by which they were asked for now.
-    listed = replace(trial, train=[chords.ids[row] for row in chords.rows("phone_train")])
+    listed = replace(setup, train=[chords.ids[row] for row in chords.rows("phone_train")])
     assert probe_cached([features], listed, ["phone"], tmp_path) == [replace(first[0], train="36 ids")]
     assert features.passes == passes
     # A broken file is as good as none.
     next(tmp_path.glob("*.json")).write_text("{")
-    assert probe_cached([features], trial, ["phone"], tmp_path) == first
+    assert probe_cached([features], setup, ["phone"], tmp_path) == first
     assert features.passes == passes  # the frames are on disk, for other tasks and splits too
-    probe_cached([features], replace(trial, train="phone_test", test="phone_train"), ["phone"], tmp_path)
+    probe_cached([features], replace(setup, train="phone_test", test="phone_train"), ["phone"], tmp_path)
     assert features.passes == passes
     shutil.rmtree(tmp_path / "features")
     next(tmp_path.glob("*.json")).unlink()
-    probe_cached([features], trial, ["phone"], tmp_path)
+    probe_cached([features], setup, ["phone"], tmp_path)
     assert features.passes > passes
 
 
 def test_whatever_determines_the_result_changes_the_key(chords: Corpus, tmp_path: Path) -> None:
-    trial, features = Trial(chords, "phone_train", "phone_test"), MFCC39()
+    setup, features = ProbeSetup(chords, "phone_train", "phone_test"), MFCC39()
 
-    def key(features: Features, trial: Trial, task: Task = "phone") -> Path:
-        return place(tmp_path, {"name": features.name, **features.settings}, trial, task)
+    def key(features: Features, setup: ProbeSetup, task: Task = "phone") -> Path:
+        return place(tmp_path, {"name": features.name, **features.settings}, setup, task)
 
-    first = key(features, trial)
+    first = key(features, setup)
     protocols = [
         ProbeProtocol(fitting=Fitting(tolerance=1e-4)),
         ProbeProtocol(l2=(1e-4,)),
@@ -105,17 +105,17 @@ def test_whatever_determines_the_result_changes_the_key(chords: Corpus, tmp_path
         ProbeProtocol(seed=1),
     ]
     others = [
-        key(LogMel(), trial),
-        key(features, trial, "speaker_frame"),
-        key(features, trial, "phone_sequence"),
-        key(features, replace(trial, labels="shuffled")),
-        key(features, replace(trial, train="speaker_train")),
-        key(features, replace(trial, test="speaker_test")),
-        key(features, replace(trial, folds=2)),
-        *(key(features, replace(trial, protocol=protocol)) for protocol in protocols),
+        key(LogMel(), setup),
+        key(features, setup, "speaker_frame"),
+        key(features, setup, "phone_sequence"),
+        key(features, replace(setup, labels="shuffled")),
+        key(features, replace(setup, train="speaker_train")),
+        key(features, replace(setup, test="speaker_test")),
+        key(features, replace(setup, folds=2)),
+        *(key(features, replace(setup, protocol=protocol)) for protocol in protocols),
     ]
     assert len({first, *others}) == 14
-    assert first == key(MFCC39(), Trial(Corpus.open(chords.path), "phone_train", "phone_test"))
+    assert first == key(MFCC39(), ProbeSetup(Corpus.open(chords.path), "phone_train", "phone_test"))
 
 
 def test_unfit_splits_are_refused_before_the_model_is_read(chords: Corpus, tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from cpc.evaluation.features import FrameTable
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.phoneme_recognition import SequenceClassifier, edits, sequences
 from cpc.evaluation.probes.probe import evaluate
-from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
+from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup
 
 
-def tables(corpus: Corpus, trial: Trial, noise: bool = False) -> list[FrameTable]:
+def tables(corpus: Corpus, setup: ProbeSetup, noise: bool = False) -> list[FrameTable]:
     """The true phone, one-hot, at the first frame of each and nothing at the others; or noise that knows nothing."""
     clock, alignment, found = MFCC39(), corpus.labels("phones"), []
-    for split in (trial.train, trial.test):
-        rows = trial.rows(split)
+    for split in (setup.train, setup.test):
+        rows = setup.rows(split)
         counts = [clock.frames(int(n)) for n in corpus.samples[rows]]
         labels = [
             alignment.frames(corpus.ids[row], clock.frame_centres(n)) for row, n in zip(rows, counts, strict=True)
@@ -35,19 +35,19 @@ def tables(corpus: Corpus, trial: Trial, noise: bool = False) -> list[FrameTable
 
 def test_true_phones_give_hardly_any_errors(chords: Corpus) -> None:
     """Hardly: an output of the layer may see the beginnings of two short phones, and says one of them."""
-    trial = Trial(chords, "phone_train", "phone_test")
-    result = evaluate(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
+    setup = ProbeSetup(chords, "phone_train", "phone_test")
+    result = evaluate(setup, "phone_sequence", MFCC39(), *tables(chords, setup))
     assert result.error < 0.02
     assert result.low > 0.95
     assert result.high == 1
-    phones = sum(len(chords.labels("phones").intervals(chords.ids[row]).labels) for row in trial.rows("phone_test"))
+    phones = sum(len(chords.labels("phones").intervals(chords.ids[row]).labels) for row in setup.rows("phone_test"))
     assert result.test_examples == phones
     assert "CTC" in result.protocol
 
 
 def test_noise_gives_many(chords: Corpus) -> None:
-    trial = Trial(chords, "phone_train", "phone_test")
-    result = evaluate(trial, "phone_sequence", MFCC39(), *tables(chords, trial, noise=True))
+    setup = ProbeSetup(chords, "phone_train", "phone_test")
+    result = evaluate(setup, "phone_sequence", MFCC39(), *tables(chords, setup, noise=True))
     assert result.error > 0.6
 
 
@@ -86,17 +86,17 @@ def test_silences_are_no_phones(chords: Corpus) -> None:
     assert silent_classes(["0", "1", "2"]) == [0]  # the CPC paper's labels have numbers for names
     assert silent_classes(["AA", "B"]) == []
     assert silent_classes(["SIL", "AA", "B"], ["aa"]) == [1]  # named by the user
-    trial = Trial(chords, "phone_train", "phone_test")
-    rows = np.append(trial.rows("phone_test")[:2], chords.row("s0-c0-silent"))
-    found = sequences(trial, rows, FrameTable(torch.zeros(10, 2), np.array([0, 5, 10, 10])))
+    setup = ProbeSetup(chords, "phone_train", "phone_test")
+    rows = np.append(setup.rows("phone_test")[:2], chords.row("s0-c0-silent"))
+    found = sequences(setup, rows, FrameTable(torch.zeros(10, 2), np.array([0, 5, 10, 10])))
     assert found.places == [0, 1]
     assert found.phones[0].tolist() == (chords.labels("phones").intervals(chords.ids[rows[0]]).labels + 1).tolist()
 
 
 def test_choices_that_are_not_its_own_are_refused(chords: Corpus) -> None:
-    trial = Trial(chords, "phone_train", "phone_test", protocol=ProbeProtocol("mlp"))
+    setup = ProbeSetup(chords, "phone_train", "phone_test", protocol=ProbeProtocol("mlp"))
     with pytest.raises(InputError, match="leave it at linear"):
-        evaluate(trial, "phone_sequence", MFCC39(), *tables(chords, trial))
+        evaluate(setup, "phone_sequence", MFCC39(), *tables(chords, setup))
 
 
 def test_features_are_standardised_by_utterances_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:

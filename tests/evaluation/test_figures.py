@@ -15,7 +15,7 @@ from cpc.evaluation.phones import MANNERS, OTHER, by_manner
 from cpc.evaluation.plots import maps as scatter
 from cpc.evaluation.plots.gallery import draw_all
 from cpc.evaluation.plots.loss import draw_horizon, draw_utterance
-from cpc.evaluation.plots.maps import by_speakers, confusions, draw_variance, few, points
+from cpc.evaluation.plots.maps import by_speakers, confusions, draw_variance, points, subsample
 from cpc.evaluation.plots.phones import draw_confusion, draw_phone_pairs
 from cpc.evaluation.plots.results import draw_budgets, draw_intervals
 from cpc.tracking.curves import draw
@@ -51,8 +51,8 @@ def test_manners_know_stress_and_case_and_keep_what_they_do_not_know() -> None:
 
 def test_few_are_spread_evenly_and_never_more() -> None:
     rows = np.arange(100, 200)
-    assert few(rows, 3).tolist() == [100, 150, 199]
-    np.testing.assert_array_equal(few(rows, 1000), rows)
+    assert subsample(rows, 3).tolist() == [100, 150, 199]
+    np.testing.assert_array_equal(subsample(rows, 1000), rows)
 
 
 def test_the_speakers_of_a_map_are_balanced(chords: Corpus) -> None:

@@ -10,14 +10,14 @@ from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.evaluation.features import extract_features
 from cpc.evaluation.probes.probe import evaluate_folds, folds_of, probe
-from cpc.evaluation.probes.protocol import ProbeProtocol, Trial, check
+from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup, check
 
 FIXED = ProbeProtocol(l2=(1e-3,))
 
 
 def test_every_speaker_is_judged_by_the_others(chords: Corpus) -> None:
-    trial, features = Trial(chords, "phone_train", "phone_test", protocol=FIXED, folds=4), LogMel()
-    result = evaluate_folds(trial, "phone", features, extract_features(features, chords, trial.tested))
+    setup, features = ProbeSetup(chords, "phone_train", "phone_test", protocol=FIXED, folds=4), LogMel()
+    result = evaluate_folds(setup, "phone", features, extract_features(features, chords, setup.tested))
     everything = [*chords.rows("phone_train"), *chords.rows("phone_test")]
     assert [count.id for count in result.utterances] == sorted(chords.ids[row] for row in everything)
     # One fold by hand: the speaker s1 against the other three.
@@ -42,8 +42,8 @@ def test_speakers_are_dealt_out_evenly_by_the_seed() -> None:
 
 
 def test_impossible_folds_are_refused(chords: Corpus) -> None:
-    trial = Trial(chords, "phone_train", "phone_test", folds=5)
+    setup = ProbeSetup(chords, "phone_train", "phone_test", folds=5)
     with pytest.raises(InputError, match="folds=5: must lie between 2 and 4, the number of speakers"):
-        check(trial, "phone")
+        check(setup, "phone")
     with pytest.raises(InputError, match="use them for phones"):
-        check(replace(trial, folds=2), "speaker_frame")
+        check(replace(setup, folds=2), "speaker_frame")

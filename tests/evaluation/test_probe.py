@@ -16,7 +16,7 @@ from cpc.evaluation.probes import mlp
 from cpc.evaluation.probes import probe as probe_module
 from cpc.evaluation.probes.linear import Fitting
 from cpc.evaluation.probes.probe import Trained, evaluate, probe, train_classifier
-from cpc.evaluation.probes.protocol import GRID, ProbeProtocol, Trial
+from cpc.evaluation.probes.protocol import GRID, ProbeProtocol, ProbeSetup
 from cpc.evaluation.results import ProbeResult
 
 
@@ -36,17 +36,17 @@ def phone(corpus: Corpus, features: MFCC39 | LogMel, **options: object) -> Probe
 
 
 def test_true_labels_as_features_reach_100_percent(chords: Corpus) -> None:
-    trial, clock = Trial(chords, "phone_train", "phone_test"), MFCC39()
+    setup, clock = ProbeSetup(chords, "phone_train", "phone_test"), MFCC39()
     alignment, tables = chords.labels("phones"), []
     for split in ("phone_train", "phone_test"):
-        rows = trial.rows(split)
+        rows = setup.rows(split)
         counts = [clock.frames(int(n)) for n in chords.samples[rows]]
         labels = [
             alignment.frames(chords.ids[row], clock.frame_centres(n)) for row, n in zip(rows, counts, strict=True)
         ]
         one_hot = torch.nn.functional.one_hot(torch.from_numpy(np.concatenate(labels)), 6).float()
         tables.append(FrameTable(one_hot, np.concatenate([[0], np.cumsum(counts)])))
-    result = evaluate(trial, "phone", clock, *tables)
+    result = evaluate(setup, "phone", clock, *tables)
     assert (result.accuracy, result.low, result.high) == (1.0, 1.0, 1.0)
     assert result.classes == 6
 
@@ -149,13 +149,13 @@ def test_the_same_seed_gives_the_same_result(chords: Corpus) -> None:
 
 
 def test_the_size_of_batches_does_not_matter(chords: Corpus) -> None:
-    trial, results = Trial(chords, "phone_train", "phone_test"), []
+    setup, results = ProbeSetup(chords, "phone_train", "phone_test"), []
     for size in (1, 1 << 20):
         tables = [
-            extract_features(MFCC39(), chords, trial.rows(split), batch_samples=size)
+            extract_features(MFCC39(), chords, setup.rows(split), batch_samples=size)
             for split in ("phone_train", "phone_test")
         ]
-        results.append(evaluate(trial, "phone", MFCC39(), *tables))
+        results.append(evaluate(setup, "phone", MFCC39(), *tables))
     assert math.isclose(results[0].accuracy, results[1].accuracy, abs_tol=1e-3)
 
 

@@ -17,7 +17,7 @@ from cpc.models.checkpoint import initialise, read_checkpoint
 from cpc.models.convert import from_cpc_audio, read_foreign, to_cpc_audio, write_cpc_audio
 from cpc.models.cpc import ModelConfig, build
 from cpc.models.encoder import EncoderConfig
-from cpc.training.run import adopt
+from cpc.training.run import import_run
 from tests.reference import cpc_audio_forward, cpc_audio_predictions
 from tests.tiny import tiny
 
@@ -165,7 +165,7 @@ def test_a_run_of_it_is_an_ordinary_run(tmp_path: Path, tones: Path) -> None:
     criterion = {f"wPrediction.predictors.{k}.weight": torch.randn(WIDTH, HIDDEN) for k in range(4)}
     torch.save({"gEncoder": weights, "cpcCriterion": criterion}, tmp_path / "checkpoint_1.pt")
     found = read_foreign(tmp_path / "checkpoint_1.pt")
-    folder = adopt(found, tmp_path / "runs" / "released", source="checkpoint_1.pt")
+    folder = import_run(found, tmp_path / "runs" / "released", source="checkpoint_1.pt")
     waveform = torch.randn(1, 3000) * 0.1
     with torch.inference_mode():
         torch.testing.assert_close(
@@ -177,7 +177,7 @@ def test_a_run_of_it_is_an_ordinary_run(tmp_path: Path, tones: Path) -> None:
     served = mlflow.pyfunc.load_model(f"runs:/{state['run_id']}/model").predict(waveform.numpy())
     np.testing.assert_allclose(served["c"], cpc_audio_forward(weights, waveform, "GRU")[1], rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="holds something already"):
-        adopt(found, folder)
+        import_run(found, folder)
     small = [f"data.corpus={tones}", "data.window_size=8000", "data.batch_size=4", "data.val_fraction=0"]
     small += ["loss.group_size=4", "training.max_steps=2", "training.device=cpu", "training.precision=fp32"]
     recipe = cpc.load_config(folder / "config.yaml", [*small, f"model.init={folder}"])
@@ -280,7 +280,7 @@ def test_files_that_make_no_sense_are_one_line_and_leave_nothing(
     weights = {name: w for name, w in {**theirs("GRU", "ID"), **broken}.items() if w is not None}
     torch.save({"config": settings, "weights": weights}, tmp_path / "x.pt")
     with pytest.raises(InputError, match=said) as caught:
-        adopt(read_foreign(tmp_path / "x.pt"), tmp_path / "runs" / "x")
+        import_run(read_foreign(tmp_path / "x.pt"), tmp_path / "runs" / "x")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
@@ -289,14 +289,14 @@ def test_what_a_killed_conversion_left_is_made_anew_and_a_file_in_the_way_is_nam
     found = from_cpc_audio(theirs("GRU", "ID"), {}, {})
     (tmp_path / "runs" / "x").mkdir(parents=True)
     (tmp_path / "runs" / "x" / "config.yaml").write_text("half")
-    assert cpc.load(adopt(found, tmp_path / "runs" / "x"))
+    assert cpc.load(import_run(found, tmp_path / "runs" / "x"))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="holds something already"):
-        adopt(found, tmp_path / "file")
+        import_run(found, tmp_path / "file")
 
 
 def test_a_run_resumes_where_what_it_started_from_is_gone(tmp_path: Path, tones: Path) -> None:
-    folder = adopt(from_cpc_audio(theirs("GRU", "ID"), {}, {}), tmp_path / "runs" / "released")
+    folder = import_run(from_cpc_audio(theirs("GRU", "ID"), {}, {}), tmp_path / "runs" / "released")
     changes = [f"data.corpus={tones}", "data.window_size=8000", "data.batch_size=4", "data.val_fraction=0"]
     changes += ["loss.group_size=4", "training.max_steps=2", "training.device=cpu", f"model.init={folder}"]
     run = cpc.train(cpc.load_config(folder / "config.yaml", changes), "more", tmp_path / "runs", progress=False)

@@ -8,7 +8,7 @@ import torch
 
 from cpc.config import InputError, validate
 from cpc.data.corpus import Corpus
-from cpc.evaluation.probes.protocol import ProbeProtocol, Trial
+from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup
 from cpc.evaluation.results import Task
 from cpc.models.cpc import ModelConfig
 from cpc.scale import topline as module
@@ -22,9 +22,9 @@ QUICK = Topline(
 
 
 def test_it_learns_what_the_labels_say(chords: Corpus, tmp_path: Path) -> None:
-    trial, said = Trial(chords, "phone_train", "phone_test"), []
+    setup, said = ProbeSetup(chords, "phone_train", "phone_test"), []
     longer = replace(QUICK, max_steps=320, validate_every=64)
-    result = topline(trial, "phone", SMALL, longer, tmp_path, said.append)
+    result = topline(setup, "phone", SMALL, longer, tmp_path, said.append)
     assert result.accuracy > result.majority + 0.2
     assert (result.features, result.classifier) == ("supervised", "end_to_end")
     assert len(result.utterances) == 12
@@ -33,24 +33,24 @@ def test_it_learns_what_the_labels_say(chords: Corpus, tmp_path: Path) -> None:
         "before the held-out accuracy stopped rising" in note for note in result.notes
     )  # five validations are too few
     # Found again, and nothing is trained.
-    assert topline(trial, "phone", SMALL, longer, tmp_path, said.append) == result
+    assert topline(setup, "phone", SMALL, longer, tmp_path, said.append) == result
     assert len(said) == 5
 
 
 def test_speakers_and_seeds(chords: Corpus) -> None:
     few = replace(QUICK, max_steps=10, validate_every=5)
-    trial = Trial(chords, "speaker_train", "speaker_test")
-    one, same = (topline(trial, "speaker_frame", SMALL, few) for _ in range(2))
+    setup = ProbeSetup(chords, "speaker_train", "speaker_test")
+    one, same = (topline(setup, "speaker_frame", SMALL, few) for _ in range(2))
     assert one == same
-    other = topline(replace(trial, protocol=ProbeProtocol(seed=1)), "speaker_frame", SMALL, few)
+    other = topline(replace(setup, protocol=ProbeProtocol(seed=1)), "speaker_frame", SMALL, few)
     assert other.accuracy != one.accuracy
     assert one.classes == 4
 
 
 @pytest.mark.parametrize("task", ["phone", "speaker_frame"])
 def test_labels_are_those_of_the_frames_and_nothing_that_is_held_out_is_trained_on(chords: Corpus, task: Task) -> None:
-    trial = Trial(chords, "phone_train", "phone_test")
-    trainer, _ = module._start(trial, task, SMALL, QUICK, trial.rows("phone_train"))
+    setup = ProbeSetup(chords, "phone_train", "phone_test")
+    trainer, _ = module._start(setup, task, SMALL, QUICK, setup.rows("phone_train"))
     rows, starts = trainer.windows.draw(7)
     for step, waveform in trainer.windows.batches(7, 8, trainer.device):
         labels = trainer.labelled(trainer.windows, step, waveform).labels
@@ -72,17 +72,17 @@ def test_labels_are_those_of_the_frames_and_nothing_that_is_held_out_is_trained_
 
 
 def test_what_it_cannot_do_is_refused(chords: Corpus) -> None:
-    trial = Trial(chords, "phone_train", "phone_test")
+    setup = ProbeSetup(chords, "phone_train", "phone_test")
     with pytest.raises(InputError, match="give phone or speaker_frame"):
-        topline(trial, "phone_sequence", SMALL)
+        topline(setup, "phone_sequence", SMALL)
     with pytest.raises(InputError, match="none of the"):
-        topline(trial, "phone", SMALL, replace(QUICK, window_size=10**6))
+        topline(setup, "phone", SMALL, replace(QUICK, window_size=10**6))
     with pytest.raises(InputError, match=r"topline.max_steps=0"):
         Topline(max_steps=0)
 
 
 def test_the_rate_rises_and_falls_to_zero(chords: Corpus) -> None:
-    recipe = QUICK.recipe(Trial(chords, "phone_train", "phone_test"), "phone", SMALL)
+    recipe = QUICK.recipe(ProbeSetup(chords, "phone_train", "phone_test"), "phone", SMALL)
     rates = [learning_rate(recipe.optim, step, recipe.training.max_steps) for step in range(QUICK.max_steps)]
     assert rates[0] == pytest.approx(QUICK.lr / 11)
     assert max(rates) == pytest.approx(QUICK.lr)

@@ -71,7 +71,7 @@ class Cells:
         return len(self.a)
 
 
-def only_used(groups: Groups, cells: Cells) -> tuple[Groups, Cells]:
+def drop_unused(groups: Groups, cells: Cells) -> tuple[Groups, Cells]:
     """The groups that are in a cell, and the cells with the numbers that they have then."""
     used = np.zeros(len(groups), np.bool_)
     used[np.concatenate([cells.a, cells.b, cells.x])] = True

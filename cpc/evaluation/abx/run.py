@@ -24,7 +24,7 @@ from cpc.evaluation.abx.task import ABXResult, Task, abx, choose, usual_unit
 from cpc.evaluation.features import Features, LayerName
 from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.results import SHORT, key
-from cpc.evaluation.runner import announced, beside_baselines, each_cached, load_checked, pretrain_ids
+from cpc.evaluation.runner import load_checked, measure_cached, pretrain_ids, progress_line, with_baselines
 from cpc.io import write_json
 from cpc.models.checkpoint import CHECKPOINTS
 from cpc.tracking.mlflow import connect
@@ -54,7 +54,7 @@ def abx_run(
         return abx_cached(group, material, task, cache, device, progress)
 
     heard = pretraining_note(material.corpus, material.rows, pretrain_ids)
-    return beside_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
+    return with_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
 
 
 def abx_cached(
@@ -74,12 +74,12 @@ def abx_cached(
 
     facts = {"labels": material.labels, "fingerprint": material.digest[:SHORT]}
     name = partial(_key, material=material, task=task)
-    return each_cached(group, cache, name, partial(_known, material), measure, **facts)
+    return measure_cached(group, cache, name, partial(_known, material), measure, **facts)
 
 
 def _measured(bank: FeatureStore, material: ABXData, task: Task, device: str, progress: bool) -> ABXResult:
     names = {"unit": material.unit, "corpus": material.corpus.name, "split": material.split}
-    with announced(f"ABX {task.speaker} speakers, {task.context} context, of {bank.name}", progress) as said:
+    with progress_line(f"ABX {task.speaker} speakers, {task.context} context, of {bank.name}", progress) as said:
         result = abx(bank, material.items, task, **names, device=device, notes=material.notes)
         said.append(f"error {result.error:.1%}")
     return result

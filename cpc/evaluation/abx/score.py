@@ -243,7 +243,7 @@ def score_cells(distances: Distances, cells: Cells) -> Scores:
     """The share of triplets of each cell in which X is nearer to A, ties counted ½."""
     sizes = distances.groups.sizes
     scores = np.empty(len(cells))
-    for chosen in _alike_score(*(sizes[groups[...]] for groups in (cells.x, cells.a, cells.b))):
+    for chosen in _cells_by_size(*(sizes[groups[...]] for groups in (cells.x, cells.a, cells.b))):
         a, b, x = cells.a[chosen], cells.b[chosen], cells.x[chosen]
         to_a = _padded(distances, x, a, torch.inf)
         if cells.symmetric:
@@ -256,7 +256,7 @@ def score_cells(distances: Distances, cells: Cells) -> Scores:
     return scores
 
 
-def _alike_score(*sizes: Int64[np.ndarray, " cell"]) -> Iterator[Int64[np.ndarray, " some"]]:
+def _cells_by_size(*sizes: Int64[np.ndarray, " cell"]) -> Iterator[Int64[np.ndarray, " some"]]:
     """Cells of similar size together, large ones first."""
     volume = np.prod(sizes, axis=0)
     order = np.argsort(-volume, kind="stable")

@@ -18,9 +18,9 @@ from cpc.evaluation.abx.cells import (
     Context,
     Groups,
     Speaker,
+    drop_unused,
     make_cells,
     make_groups,
-    only_used,
 )
 from cpc.evaluation.abx.distance import Distance
 from cpc.evaluation.abx.items import FeatureStore, Items, Slicing
@@ -179,7 +179,7 @@ def compare(bank: FeatureStore, items: Items, task: Task, device: str = "cpu") -
             " in the same context" if task.context == "within" else ""
         )
         raise InputError(f"items: {len(items)}, of which {len(framed)} compared: {rule}; give more speech")
-    used, cells = only_used(drawn, cells)
+    used, cells = drop_unused(drawn, cells)
     stretches = Stretches(bank.table.frames, starts[used.members], counts[used.members])
     distances = measure(used, cells, stretches, task.distance, torch.device(device))
     return Comparison(used, cells, score_cells(distances, cells), distances, names.phones, int((~framed).sum()))

@@ -154,7 +154,7 @@ def pad(waves: Sequence[Float32[np.ndarray, " _"]], length: int) -> Float32[Tens
     return rows
 
 
-def give_memory_back(device: torch.device) -> None:
+def release_memory(device: torch.device) -> None:
     """Let malloc return what `keep_freed_memory` made it keep: holes of one batch's shape do not fit the next one's,
     and would add up to several times the memory of a batch.
     """

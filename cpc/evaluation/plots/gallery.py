@@ -19,10 +19,10 @@ from cpc.evaluation.plots.maps import (
     confusions,
     draw_scatter,
     draw_variance,
-    few,
     has_labels,
     points,
     project,
+    subsample,
 )
 from cpc.evaluation.plots.phones import draw_confusion
 from cpc.losses.objectives import InfoNCE
@@ -124,12 +124,12 @@ def _pictures(client: Any, run_id: str) -> Iterator[tuple[str, Callable[[Gallery
 
 
 def _horizon(gallery: Gallery) -> Path:
-    found = horizon(gallery.trained, gallery.corpus, few(gallery.evaluated_rows, gallery.most), batches=16)
+    found = horizon(gallery.trained, gallery.corpus, subsample(gallery.evaluated_rows, gallery.most), batches=16)
     return draw_horizon({gallery.caption: found}, gallery.out / "horizon.png")
 
 
 def _variance(gallery: Gallery) -> Path:
-    rows = few(gallery.evaluated_rows, max(1, gallery.most // 10))
+    rows = subsample(gallery.evaluated_rows, max(1, gallery.most // 10))
     untrained = build(gallery.trained.model.config, 0).to(gallery.device)
     layers: dict[LayerName, dict[str, Any]] = {"z": {}, "c": {}}
     for name, model in ((gallery.name, gallery.trained.model), ("untrained", untrained)):
@@ -175,7 +175,7 @@ def _map(gallery: Gallery, method: Method) -> Path:
 
 def _confusion(gallery: Gallery) -> Path:
     corpus, model = gallery.corpus, gallery.trained.model
-    train, test = (few(np.unique(corpus.rows(split)), gallery.most) for split in (gallery.train, gallery.test))
+    train, test = (subsample(np.unique(corpus.rows(split)), gallery.most) for split in (gallery.train, gallery.test))
     if shared := len(np.intersect1d(train, test)):
         raise InputError(f"train={gallery.train}, test={gallery.test}: share {shared} utterances; give two that do not")
     counts = confusions(model, corpus, train, test, gallery.labels, gallery.device)

@@ -33,7 +33,7 @@ class Points(NamedTuple):
     speakers: list[str]
 
 
-def few(rows: Rows, most: int) -> Rows:
+def subsample(rows: Rows, most: int) -> Rows:
     """At most so many rows, evenly spaced."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64))]
 
@@ -45,7 +45,7 @@ def by_speakers(corpus: Corpus, rows: Rows, speakers: int, most: int) -> Rows:
     names = np.array([corpus.speakers[row] for row in rows.tolist()])
     seconds = {name: int(corpus.samples[rows[names == name]].sum()) for name in sorted(set(names.tolist()))}
     chosen = sorted(seconds, key=lambda name: -seconds[name])[:speakers]
-    return np.concatenate([few(rows[names == name], max(1, most // len(chosen))) for name in sorted(chosen)])
+    return np.concatenate([subsample(rows[names == name], max(1, most // len(chosen))) for name in sorted(chosen)])
 
 
 def points(model: CPC, corpus: Corpus, rows: Rows, most: int = 2000, labels: str = "phones", seed: int = 0) -> Points:

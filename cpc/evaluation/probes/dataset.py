@@ -17,7 +17,7 @@ from torch import Tensor
 from cpc.data.corpus import Corpus
 from cpc.data.splits import has_speaker, overlap
 from cpc.evaluation.features import Features, FrameTable
-from cpc.evaluation.probes.protocol import Rows, Trial
+from cpc.evaluation.probes.protocol import ProbeSetup, Rows
 from cpc.evaluation.results import Task
 from cpc.seeding import derive
 
@@ -154,17 +154,17 @@ class Examples:
         return self.take(np.sort(generator.choice(len(self), most, replace=False)))
 
 
-def examples(trial: Trial, task: Task, features: Features, rows: Rows, table: FrameTable) -> Examples:
+def examples(setup: ProbeSetup, task: Task, features: Features, rows: Rows, table: FrameTable) -> Examples:
     """The labelled examples of some rows, from the table of their features."""
     if len(table) != len(rows):
         raise ValueError(f"table={len(table)} utterances: the split has {len(rows)}; extract the rows of the split")
     if task == "phone":
-        y = _phones(trial, features, rows, table)
+        y = _phones(setup, features, rows, table)
     else:
         table = _means(table) if task == "speaker_utterance" else table
-        y = speaker_numbers(trial.corpus, rows)[table.owners]
+        y = speaker_numbers(setup.corpus, rows)[table.owners]
     places = np.flatnonzero(y >= 0)
-    return Examples(table, places, y[places], table.owners[places], trial.protocol.context)
+    return Examples(table, places, y[places], table.owners[places], setup.protocol.context)
 
 
 def _means(table: FrameTable) -> FrameTable:
@@ -175,11 +175,11 @@ def _means(table: FrameTable) -> FrameTable:
     return FrameTable(torch.stack(means) if means else table.frames, offsets)
 
 
-def _phones(trial: Trial, features: Features, rows: Rows, table: FrameTable) -> Int64[np.ndarray, " frame"]:
+def _phones(setup: ProbeSetup, features: Features, rows: Rows, table: FrameTable) -> Int64[np.ndarray, " frame"]:
     """The label that holds at the centre of each frame, −1 where none does."""
-    alignment, y = trial.corpus.labels(trial.labels), np.full(len(table.frames), -1, np.int64)
+    alignment, y = setup.corpus.labels(setup.labels), np.full(len(table.frames), -1, np.int64)
     for i, row in enumerate(rows.tolist()):
-        if (id := trial.corpus.ids[row]) in alignment:
+        if (id := setup.corpus.ids[row]) in alignment:
             own = slice(table.offsets[i], table.offsets[i + 1])
             y[own] = alignment.frames(id, features.frame_centres(int(table.counts[i])))
     return y

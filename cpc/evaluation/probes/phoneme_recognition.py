@@ -20,7 +20,7 @@ from cpc.evaluation.features import Features, FrameTable
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.dataset import hold_out, labelled
 from cpc.evaluation.probes.mlp import EarlyStopping
-from cpc.evaluation.probes.protocol import CTC_LR, CTC_STEP, Rows, Trial, make_result
+from cpc.evaluation.probes.protocol import CTC_LR, CTC_STEP, ProbeSetup, Rows, make_result
 from cpc.evaluation.results import ProbeResult
 from cpc.seeding import derive, numpy_generator
 
@@ -153,47 +153,47 @@ def edits(reference: Int64[np.ndarray, " phone"], found: Int64[np.ndarray, " fou
 # --- Phone error rate: a linear layer and CTC on frozen features, greedy decoding.
 
 
-def evaluate_sequences(trial: Trial, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
+def evaluate_sequences(setup: ProbeSetup, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """Train on the labelled utterances of the training split, decode the test split, count the edits.
 
     Hits are phones less edits (insertions, deletions, substitutions), so that accuracy is 1 − phone error rate.
     """
-    rows, tested = trial.rows(trial.train), trial.rows(trial.test)
-    learnt, evaluated = (sequences(trial, r, t) for r, t in ((rows, train), (tested, test)))
-    kept = labelled("phone_sequence", trial.corpus, rows, trial.protocol.budget, trial.protocol.seed)
+    rows, tested = setup.rows(setup.train), setup.rows(setup.test)
+    learnt, evaluated = (sequences(setup, r, t) for r, t in ((rows, train), (tested, test)))
+    kept = labelled("phone_sequence", setup.corpus, rows, setup.protocol.budget, setup.protocol.seed)
     learnt = learnt.take([i for i, place in enumerate(learnt.places) if kept[place]])
-    held = hold_out("phone_sequence", trial.corpus, rows[learnt.places], tested, trial.protocol.seed)
+    held = hold_out("phone_sequence", setup.corpus, rows[learnt.places], tested, setup.protocol.seed)
     if not learnt.places or not evaluated.places or not held.out.any():
         counts = f"{len(learnt.places)} training and {len(evaluated.places)} test utterances have phones"
         raise InputError(f"phone_sequence probe: {counts}; it needs at least two to train on and one to test on")
     parts = [learnt.take(np.flatnonzero(mask).tolist()) for mask in (~held.out, held.out)]
-    inventory = trial.corpus.labels(trial.labels).inventory
+    inventory = setup.corpus.labels(setup.labels).inventory
     hop = features.hop / features.sample_rate
-    model = fit_ctc(parts[0], parts[1], len(inventory), hop, trial.protocol.seed, trial.device)
+    model = fit_ctc(parts[0], parts[1], len(inventory), hop, setup.protocol.seed, setup.device)
     num_correct, totals = np.zeros(len(tested), np.int64), np.zeros(len(tested), np.int64)
     for place, phones in zip(evaluated.places, evaluated.phones, strict=True):
         totals[place] = len(phones)
         num_correct[place] = len(phones) - edits(phones, model.decode(evaluated.table.utterance(place)))
     missing = len(tested) - len(evaluated.places)
     return make_result(
-        trial, num_correct, totals,
+        setup, num_correct, totals,
         task="phone_sequence", features=features.name, majority=0.0,
         classes=len(np.unique(np.concatenate(parts[0].phones))),
         train_utterances=len(parts[0].places), train_examples=sum(map(len, parts[0].phones)),
         iterations=model.iterations, converged=model.converged,
-        protocol=trial.protocol.sentence("phone_sequence", trial.labels, f"stopped early on {held.words}"),
+        protocol=setup.protocol.sentence("phone_sequence", setup.labels, f"stopped early on {held.words}"),
         notes=(f"{missing} of {len(tested)} test utterances have no phones.",) if missing else (),
     )  # fmt: skip
 
 
-def sequences(trial: Trial, rows: Rows, table: FrameTable) -> Sequences:
+def sequences(setup: ProbeSetup, rows: Rows, table: FrameTable) -> Sequences:
     """The phones of each utterance in order, without silences; utterances without phones or frames are skipped."""
-    alignment = trial.corpus.labels(trial.labels)
+    alignment = setup.corpus.labels(setup.labels)
     silent = np.array(silent_classes(alignment.inventory, alignment.silences), dtype=np.int64)
     places: list[int] = []
     phones: list[Int64[np.ndarray, " phone"]] = []
     for place, row in enumerate(rows.tolist()):
-        id = trial.corpus.ids[row]
+        id = setup.corpus.ids[row]
         labels = alignment.intervals(id).labels.astype(np.int64) if id in alignment else silent
         spoken = labels[~np.isin(labels, silent)] + 1
         if len(spoken) and table.counts[place]:

@@ -27,8 +27,8 @@ from cpc.evaluation.probes.phoneme_recognition import evaluate_sequences
 from cpc.evaluation.probes.protocol import (
     WINDOW,
     ProbeProtocol,
+    ProbeSetup,
     Split,
-    Trial,
     check,
     find,
     identified,
@@ -37,13 +37,13 @@ from cpc.evaluation.probes.protocol import (
 )
 from cpc.evaluation.results import TASKS, ProbeResult, Task
 from cpc.evaluation.runner import (
-    announced,
-    beside_baselines,
     load_checked,
     pretrain_ids,
+    progress_line,
     read_state,
     record,
     subject_of,
+    with_baselines,
 )
 from cpc.seeding import derive, numpy_generator
 
@@ -127,37 +127,39 @@ class Trained(NamedTuple):
     choice: str
 
 
-def train_classifier(trial: Trial, task: Task, train: Examples, classes: int) -> Trained:
+def train_classifier(setup: ProbeSetup, task: Task, train: Examples, classes: int) -> Trained:
     """Train on labels 0 … classes − 1. What is held out is put back for the linear classifier's last fit."""
-    inside, words = _held_out(trial, task, train)
-    if trial.protocol.classifier == "linear":
-        return _linear(trial, train, inside, words, classes)
+    inside, words = _held_out(setup, task, train)
+    if setup.protocol.classifier == "linear":
+        return _linear(setup, train, inside, words, classes)
     if not inside.any() or inside.all():
         raise InputError(f"{task} probe: a hidden layer is stopped by held-out utterances; give it at least two")
-    protocol, kept = trial.protocol, train.take(~inside)
+    protocol, kept = setup.protocol, train.take(~inside)
     found = fit_mlp(
-        kept, train.take(inside), classes, hidden=protocol.hidden, seed=protocol.seed, device=trial.device
+        kept, train.take(inside), classes, hidden=protocol.hidden, seed=protocol.seed, device=setup.device
     )  # fmt: skip
     choice = f"stopped early on {words} (accuracy there {found.held_accuracy:.1%}), which it does not train on"
     return Trained(found, found.iterations, found.converged, None, len(kept), choice)
 
 
-def _held_out(trial: Trial, task: Task, train: Examples) -> tuple[Bool[np.ndarray, " example"], str]:
+def _held_out(setup: ProbeSetup, task: Task, train: Examples) -> tuple[Bool[np.ndarray, " example"], str]:
     """Which examples are held out, from the utterances that have any, and what they are in words."""
     places = np.unique(train.utterances)
-    rows = trial.rows(trial.train)
-    held = hold_out(task, trial.corpus, rows[places], trial.rows(trial.test), trial.protocol.seed)
+    rows = setup.rows(setup.train)
+    held = hold_out(task, setup.corpus, rows[places], setup.rows(setup.test), setup.protocol.seed)
     out = np.zeros(len(rows), dtype=bool)
     out[places[held.out]] = True
     return out[train.utterances], held.words
 
 
-def _linear(trial: Trial, train: Examples, inside: Bool[np.ndarray, " example"], words: str, classes: int) -> Trained:
-    protocol, start = trial.protocol, None
+def _linear(
+    setup: ProbeSetup, train: Examples, inside: Bool[np.ndarray, " example"], words: str, classes: int
+) -> Trained:
+    protocol, start = setup.protocol, None
     l2, choice = protocol.l2[len(protocol.l2) // 2], "L2 {:.2g}"
     if len(protocol.l2) > 1 and inside.any():
         chosen = choose_l2(
-            train.take(~inside), train.take(inside), classes, protocol.l2, protocol.fitting, protocol.seed, trial.device
+            train.take(~inside), train.take(inside), classes, protocol.l2, protocol.fitting, protocol.seed, setup.device
         )  # fmt: skip
         l2, start = chosen.for_all, chosen.start
         choice = f"L2 {{:.2g}}, chosen on {words} (log-likelihood there {chosen.tried[chosen.l2]:.3f} nats an example)"
@@ -166,7 +168,7 @@ def _linear(trial: Trial, train: Examples, inside: Bool[np.ndarray, " example"],
     if len(drawn) < len(train):
         choice += f", trained on {len(drawn):,} of {len(train):,} examples"
     fitting = replace(protocol.fitting, l2=l2, max_frames=None)
-    found = fit(drawn.x(), torch.from_numpy(drawn.y), classes, fitting, trial.device, start)
+    found = fit(drawn.x(), torch.from_numpy(drawn.y), classes, fitting, setup.device, start)
     return Trained(found, found.iterations, found.converged, l2, len(drawn), choice.format(l2))
 
 
@@ -202,64 +204,64 @@ def probe(
     `train` and `test` are split names, files of ids, or ids. Raises InputError if they share utterances, if a
     speaker probe is asked for speakers that it was not trained on, or if labels are missing.
     """
-    trial = Trial(corpus, train, test, labels, protocol or ProbeProtocol(), device, progress)
-    check(trial, task)
+    setup = ProbeSetup(corpus, train, test, labels, protocol or ProbeProtocol(), device, progress)
+    check(setup, task)
     window = WINDOW if task == "speaker_last" else None
     tables = [
-        extract_features(features, corpus, trial.rows(split), last_of=window, device=device, progress=progress)
+        extract_features(features, corpus, setup.rows(split), last_of=window, device=device, progress=progress)
         for split in (train, test)
     ]
-    result = evaluate(trial, task, features, tables[0], tables[1], pretrain_ids)
-    return identified(result, trial, subject_of(features))
+    result = evaluate(setup, task, features, tables[0], tables[1], pretrain_ids)
+    return identified(result, setup, subject_of(features))
 
 
 def evaluate(
-    trial: Trial,
+    setup: ProbeSetup,
     task: Task,
     features: Features,
     train: FrameTable,
     test: FrameTable,
     pretrain_ids: Sequence[str] | None = None,
 ) -> ProbeResult:
-    """The same from features that are already computed for the rows of the trial's splits: all frames of each
+    """The same from features that are already computed for the rows of the setup's splits: all frames of each
     utterance, or for `speaker_last` the last one of each of its windows.
     """
-    heard = pretraining_note(trial.corpus, trial.rows(trial.test), pretrain_ids)
-    notes = check(trial, task) + heard
-    result = measure(trial, task, features, train, test)
+    heard = pretraining_note(setup.corpus, setup.rows(setup.test), pretrain_ids)
+    notes = check(setup, task) + heard
+    result = measure(setup, task, features, train, test)
     return replace(result, notes=notes + result.notes)
 
 
-def measure(trial: Trial, task: Task, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
+def measure(setup: ProbeSetup, task: Task, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """The same for splits that were checked before; its notes are on labels and training alone."""
     if task == "phone_sequence":
-        return evaluate_sequences(trial, features, train, test)
-    rows, tested = trial.rows(trial.train), trial.rows(trial.test)
-    learnt = examples(trial, task, features, rows, train)
-    evaluated = examples(trial, task, features, tested, test)
+        return evaluate_sequences(setup, features, train, test)
+    rows, tested = setup.rows(setup.train), setup.rows(setup.test)
+    learnt = examples(setup, task, features, rows, train)
+    evaluated = examples(setup, task, features, tested, test)
     notes = _empty_note("training", len(rows), learnt) + _empty_note("test", len(tested), evaluated)
-    kept = labelled(task, trial.corpus, rows, trial.protocol.budget, trial.protocol.seed)
+    kept = labelled(task, setup.corpus, rows, setup.protocol.budget, setup.protocol.seed)
     learnt = learnt if kept.all() else learnt.take(kept[learnt.utterances])
-    return _evaluate(trial, task, features.name, learnt, evaluated, notes)
+    return _evaluate(setup, task, features.name, learnt, evaluated, notes)
 
 
 def _evaluate(
-    trial: Trial, task: Task, name: str, learnt: Examples, evaluated: Examples, notes: tuple[str, ...]
+    setup: ProbeSetup, task: Task, name: str, learnt: Examples, evaluated: Examples, notes: tuple[str, ...]
 ) -> ProbeResult:
     classes = np.unique(learnt.y)
     if len(classes) < 2 or not len(evaluated):
         rule = "needs at least two classes to train on and one example to test on; check splits and labels"
         raise InputError(f"{task} probe: {len(classes)} classes, {len(evaluated)} test examples: {rule}")
     train, test = learnt.renumbered(classes), evaluated.renumbered(classes)
-    trained = train_classifier(trial, task, train, len(classes))
-    num_correct, totals = count_correct(trained.classifier, test, len(trial.rows(trial.test)))
+    trained = train_classifier(setup, task, train, len(classes))
+    num_correct, totals = count_correct(trained.classifier, test, len(setup.rows(setup.test)))
     return make_result(
-        trial, num_correct, totals,
-        task=task, features=trial.protocol.name(name), classes=len(classes), classifier=trial.protocol.classifier,
+        setup, num_correct, totals,
+        task=task, features=setup.protocol.name(name), classes=len(classes), classifier=setup.protocol.classifier,
         majority=float(np.bincount(evaluated.y).max() / len(evaluated)), l2=trained.l2,
         train_utterances=len(np.unique(train.utterances)), train_examples=trained.examples,
         iterations=trained.iterations, converged=trained.converged,
-        protocol=trial.protocol.sentence(task, trial.labels, trained.choice),
+        protocol=setup.protocol.sentence(task, setup.labels, trained.choice),
         notes=notes + _training_notes(trained, test, len(classes)),
     )  # fmt: skip
 
@@ -281,17 +283,17 @@ def _empty_note(name: str, utterances: int, given: Examples) -> tuple[str, ...]:
 # --- Leave-speakers-out cross-validation: each speaker of both splits is tested by a classifier that never heard them.
 
 
-def evaluate_folds(trial: Trial, task: Task, features: Features, table: FrameTable) -> ProbeResult:
-    """Evaluate every fold of `trial.folds` and pool the counts; `table` has the features of the rows `trial.tested`."""
-    notes, rows = check(trial, task), trial.tested
-    fold = folds_of([trial.corpus.speakers[row] for row in rows.tolist()], trial.folds, trial.protocol.seed)
+def evaluate_folds(setup: ProbeSetup, task: Task, features: Features, table: FrameTable) -> ProbeResult:
+    """Evaluate every fold of `setup.folds` and pool the counts; `table` has the features of the rows `setup.tested`."""
+    notes, rows = check(setup, task), setup.tested
+    fold = folds_of([setup.corpus.speakers[row] for row in rows.tolist()], setup.folds, setup.protocol.seed)
     results = []
-    for number in range(trial.folds):
+    for number in range(setup.folds):
         inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        ids = [[trial.corpus.ids[row] for row in rows[part].tolist()] for part in (outside, inside)]
-        part = replace(trial, train=ids[0], test=ids[1], folds=0)
+        ids = [[setup.corpus.ids[row] for row in rows[part].tolist()] for part in (outside, inside)]
+        part = replace(setup, train=ids[0], test=ids[1], folds=0)
         results.append(measure(part, task, features, table.take(outside), table.take(inside)))
-    return _pool(trial, results, notes)
+    return _pool(setup, results, notes)
 
 
 def folds_of(speakers: Sequence[str], count: int, seed: int) -> Int64[np.ndarray, " utterance"]:
@@ -301,16 +303,16 @@ def folds_of(speakers: Sequence[str], count: int, seed: int) -> Int64[np.ndarray
     return np.array([fold[name] for name in speakers], dtype=np.int64)
 
 
-def _pool(trial: Trial, results: Sequence[ProbeResult], notes: tuple[str, ...]) -> ProbeResult:
+def _pool(setup: ProbeSetup, results: Sequence[ProbeResult], notes: tuple[str, ...]) -> ProbeResult:
     counts = {count.id: count for result in results for count in result.utterances}
-    ids = [trial.corpus.ids[row] for row in trial.tested.tolist()]
+    ids = [setup.corpus.ids[row] for row in setup.tested.tolist()]
     none = (0, 0, 0, 0)  # of who is in no fold
     num_correct, totals = (np.array([counts.get(id, none)[place] for id in ids], dtype=np.int64) for place in (2, 3))
     first, strengths = results[0], sorted({result.l2 for result in results if result.l2 is not None})
-    said = f"{trial.folds} folds over speakers, all choices made anew in each"
+    said = f"{setup.folds} folds over speakers, all choices made anew in each"
     weights = [result.test_examples for result in results]
     return make_result(
-        trial, num_correct, totals,
+        setup, num_correct, totals,
         task=first.task, features=first.features, classifier=first.classifier, classes=max(r.classes for r in results),
         majority=float(np.average([r.majority for r in results], weights=weights)),
         l2=strengths[0] if len(strengths) == 1 else None,
@@ -358,20 +360,20 @@ def probe_run(
     """
     if task not in KINDS:
         raise InputError(f"task={task}: must be one of {', '.join(KINDS)}")
-    trial = Trial(Corpus.open(corpus_path), train, test, labels, device=device, progress=progress, folds=folds)
+    setup = ProbeSetup(Corpus.open(corpus_path), train, test, labels, device=device, progress=progress, folds=folds)
     for each, protocol in ((each, protocol) for each in KINDS[task] for protocol in protocols):
-        check(replace(trial, protocol=protocol), each)
+        check(replace(setup, protocol=protocol), each)
 
     def measure(group: Sequence[Features]) -> list[ProbeResult]:
-        return probe_cached(group, trial, KINDS[task], cache, protocols)
+        return probe_cached(group, setup, KINDS[task], cache, protocols)
 
-    heard = pretraining_note(trial.corpus, trial.tested, pretrain_ids)
-    return beside_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
+    heard = pretraining_note(setup.corpus, setup.tested, pretrain_ids)
+    return with_baselines(load_checked(run, layers, device), layers, baselines, measure, heard)
 
 
 def probe_cached(
     group: Sequence[Features],
-    trial: Trial,
+    setup: ProbeSetup,
     tasks: Sequence[Task],
     cache: Path,
     protocols: Sequence[ProbeProtocol] = (ProbeProtocol(),),
@@ -383,35 +385,35 @@ def probe_cached(
     subjects = {features.name: {"name": features.name, **features.settings} for features in group}
     paths = {}
     for features, task, protocol in jobs:
-        where = place(cache, subjects[features.name], replace(trial, protocol=protocol), task)
+        where = place(cache, subjects[features.name], replace(setup, protocol=protocol), task)
         paths[features.name, task, protocol] = where
-    found = {job: result for job, path in paths.items() if (result := find(path, trial)) is not None}
+    found = {job: result for job, path in paths.items() if (result := find(path, setup)) is not None}
     missing = [job for job in jobs if (job[0].name, *job[1:]) not in found]
-    for (features, task, protocol), result in _compute(missing, trial, cache / "features"):
+    for (features, task, protocol), result in _compute(missing, setup, cache / "features"):
         found[features.name, task, protocol] = result
         result.write(paths[features.name, task, protocol])
     known = {features.name: subject_of(features) for features in group}
     return [
-        identified(result, replace(trial, protocol=job[2]), known[job[0]])
+        identified(result, replace(setup, protocol=job[2]), known[job[0]])
         for job, result in ((job, found[job]) for job in paths)
     ]
 
 
-def _compute(jobs: Sequence[ProbeJob], trial: Trial, cache: Path) -> Iterator[tuple[ProbeJob, ProbeResult]]:
+def _compute(jobs: Sequence[ProbeJob], setup: ProbeSetup, cache: Path) -> Iterator[tuple[ProbeJob, ProbeResult]]:
     """Every job with its result, from one pass over the audio; `speaker_last` needs another, of windows alone."""
     for window in (None, WINDOW):
         due = [job for job in jobs if (job[1] == "speaker_last") == (window is not None)]
         group = list({id(job[0]): job[0] for job in due}.values())
-        splits = [trial.tested] if trial.folds else [trial.rows(trial.train), trial.rows(trial.test)]
+        splits = [setup.tested] if setup.folds else [setup.rows(setup.train), setup.rows(setup.test)]
         tables = (
             [
                 extract_group(
                     group,
-                    trial.corpus,
+                    setup.corpus,
                     rows,
                     last_of=window,
-                    device=trial.device,
-                    progress=trial.progress,
+                    device=setup.device,
+                    progress=setup.progress,
                     cache=cache,
                 )
                 for rows in splits
@@ -421,16 +423,16 @@ def _compute(jobs: Sequence[ProbeJob], trial: Trial, cache: Path) -> Iterator[tu
         )
         for job in due:
             own = [table[group.index(job[0])] for table in tables]
-            yield job, _announced(job, trial, own)
+            yield job, _announced(job, setup, own)
 
 
-def _announced(job: ProbeJob, trial: Trial, tables: Sequence[FrameTable]) -> ProbeResult:
+def _announced(job: ProbeJob, setup: ProbeSetup, tables: Sequence[FrameTable]) -> ProbeResult:
     features, task, protocol = job
-    asked = replace(trial, protocol=protocol)
+    asked = replace(setup, protocol=protocol)
     kind = "" if protocol.classifier == "linear" else f" {protocol.classifier}"
     budget = "" if protocol.budget == 100 else f", {protocol.budget:g}% of the labels"
-    with announced(f"{task}{kind} probe of {protocol.name(features.name)}{budget}", trial.progress) as said:
-        if trial.folds:
+    with progress_line(f"{task}{kind} probe of {protocol.name(features.name)}{budget}", setup.progress) as said:
+        if setup.folds:
             result = evaluate_folds(asked, task, features, tables[0])
         else:
             result = evaluate(asked, task, features, tables[0], tables[1])

@@ -98,7 +98,7 @@ Split = str | Sequence[str]
 
 
 @dataclass(frozen=True)
-class Trial:
+class ProbeSetup:
     """All that a probe needs besides the features."""
 
     corpus: Corpus
@@ -130,37 +130,37 @@ class Trial:
         return np.union1d(self.rows(self.train), self.rows(self.test)) if self.folds else self.rows(self.test)
 
 
-def check(trial: Trial, task: Task) -> tuple[str, ...]:
-    """What the splits share, as sentences. Raises InputError before anything is computed for an unfit trial."""
+def check(setup: ProbeSetup, task: Task) -> tuple[str, ...]:
+    """What the splits share, as sentences. Raises InputError before anything is computed for an unfit setup."""
     if task not in TASKS:
         raise InputError(f"task={task}: must be one of {', '.join(TASKS)}")
-    if trial.protocol.context and task not in ("phone", "speaker_frame"):
+    if setup.protocol.context and task not in ("phone", "speaker_frame"):
         rule = "frames beside each frame are for the tasks phone and speaker_frame; leave it at 0"
-        raise InputError(f"context={trial.protocol.context}: {task} does not evaluate single frames; {rule}")
-    if trial.protocol.classifier != "linear" and task == "phone_sequence":
+        raise InputError(f"context={setup.protocol.context}: {task} does not evaluate single frames; {rule}")
+    if setup.protocol.classifier != "linear" and task == "phone_sequence":
         raise InputError("classifier=mlp: phone_sequence is a linear layer with CTC; leave it at linear")
-    if trial.folds:
-        return _check_folds(trial, task)
-    return leakage.check(task, trial.corpus, trial.rows(trial.train), trial.rows(trial.test))
+    if setup.folds:
+        return _check_folds(setup, task)
+    return leakage.check(task, setup.corpus, setup.rows(setup.train), setup.rows(setup.test))
 
 
-def _check_folds(trial: Trial, task: Task) -> tuple[str, ...]:
+def _check_folds(setup: ProbeSetup, task: Task) -> tuple[str, ...]:
     if task.startswith("speaker"):
-        raise InputError(f"folds={trial.folds}: folds are over speakers, whom {task} has to know; use them for phones")
-    speakers = len({trial.corpus.speakers[row] for row in trial.tested.tolist()} - {""})
-    nobody = int(np.count_nonzero(~has_speaker(trial.corpus, trial.tested)))
-    if not 2 <= trial.folds <= speakers:
-        raise InputError(f"folds={trial.folds}: must lie between 2 and {speakers}, the number of speakers")
+        raise InputError(f"folds={setup.folds}: folds are over speakers, whom {task} has to know; use them for phones")
+    speakers = len({setup.corpus.speakers[row] for row in setup.tested.tolist()} - {""})
+    nobody = int(np.count_nonzero(~has_speaker(setup.corpus, setup.tested)))
+    if not 2 <= setup.folds <= speakers:
+        raise InputError(f"folds={setup.folds}: must lie between 2 and {speakers}, the number of speakers")
     said = (f"{nobody} utterances have no known speaker: they are trained on in every fold and never evaluated.",)
     rule = f"Each of the {speakers} speakers is evaluated by a classifier that was trained on other speakers."
     return (rule, *said) if nobody else (rule,)
 
 
-def make_result(trial: Trial, num_correct: Rows, totals: Rows, **facts: Any) -> ProbeResult:
+def make_result(setup: ProbeSetup, num_correct: Rows, totals: Rows, **facts: Any) -> ProbeResult:
     """A result of a probe.
 
     Args:
-        trial: what was asked.
+        setup: what was asked.
         num_correct: examples that are right, of each test utterance in the order of their rows.
         totals: all examples of each.
         facts: the rest of the result's fields.
@@ -168,13 +168,13 @@ def make_result(trial: Trial, num_correct: Rows, totals: Rows, **facts: Any) -> 
     Returns:
         The result, with its intervals over utterances and speakers.
     """
-    corpus, seed = trial.corpus, trial.protocol.seed
-    rows = trial.tested.tolist()
+    corpus, seed = setup.corpus, setup.protocol.seed
+    rows = setup.tested.tolist()
     speakers = [corpus.speakers[row] for row in rows]
     low, high = bootstrap_interval(num_correct, totals, replicates=REPLICATES, seed=seed)
     over = over_speakers(speakers, num_correct, totals, seed)
     counts = zip([corpus.ids[row] for row in rows], speakers, num_correct.tolist(), totals.tolist(), strict=True)
-    names = trial.split_names
+    names = setup.split_names
     return ProbeResult(
         train=names["train"],
         test=names["test"],
@@ -186,7 +186,7 @@ def make_result(trial: Trial, num_correct: Rows, totals: Rows, **facts: Any) -> 
         test_utterances=int(np.count_nonzero(totals)),
         test_examples=int(totals.sum()),
         corpus=corpus.name,
-        budget=trial.protocol.budget,
+        budget=setup.protocol.budget,
         seed=seed,
         utterances=tuple(Count(*count) for count in counts),
         **facts,
@@ -207,62 +207,62 @@ def over_speakers(
 # --- Results that were computed before, under a key of all that determines them.
 
 
-def place(cache: Path, subject: Mapping[str, object], trial: Trial, task: Task) -> Path:
+def place(cache: Path, subject: Mapping[str, object], setup: ProbeSetup, task: Task) -> Path:
     """`cache`/KEY.json of one result.
 
     KEY hashes all that determines it: `subject` (what is evaluated, as plain values), audio, labels, the ids of both
     splits, task and protocol.
     """
-    corpus = trial.corpus
+    corpus = setup.corpus
     facts = {
         "version": VERSION,
         "subject": subject,
         "corpus": corpus.digest,
-        "labels": None if task.startswith("speaker") else _labels_digest(trial),
-        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
-        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
-        "folds": trial.folds,
+        "labels": None if task.startswith("speaker") else _labels_digest(setup),
+        "train": [corpus.ids[row] for row in setup.rows(setup.train).tolist()],
+        "test": [corpus.ids[row] for row in setup.rows(setup.test).tolist()],
+        "folds": setup.folds,
         "task": task,
         "window": WINDOW if task == "speaker_last" else None,
-        "protocol": asdict(trial.protocol),
+        "protocol": asdict(setup.protocol),
         "replicates": REPLICATES,
-        **({"ctc": [CTC_STEP, CTC_LR], "silences": _silences(trial)} if task == "phone_sequence" else {}),
+        **({"ctc": [CTC_STEP, CTC_LR], "silences": _silences(setup)} if task == "phone_sequence" else {}),
     }
     return cache / f"{key(facts)}.json"
 
 
-def _silences(trial: Trial) -> list[int]:
-    alignment = trial.corpus.labels(trial.labels)
+def _silences(setup: ProbeSetup) -> list[int]:
+    alignment = setup.corpus.labels(setup.labels)
     return silent_classes(alignment.inventory, alignment.silences)
 
 
-def identified(result: ProbeResult, trial: Trial, subject: str = "") -> ProbeResult:
+def identified(result: ProbeResult, setup: ProbeSetup, subject: str = "") -> ProbeResult:
     """A result with what tells it from others besides its fields: the fingerprint of data and protocol.
 
     What the name says in full (features, classifier, seed, budget) has no part in it, so that results of the same data
     share a column.
     """
-    corpus, protocol = trial.corpus, asdict(trial.protocol)
+    corpus, protocol = setup.corpus, asdict(setup.protocol)
     facts = {
         "corpus": corpus.digest,
-        "labels": None if result.task.startswith("speaker") else _labels_digest(trial),
-        "train": [corpus.ids[row] for row in trial.rows(trial.train).tolist()],
-        "test": [corpus.ids[row] for row in trial.rows(trial.test).tolist()],
-        "folds": trial.folds,
+        "labels": None if result.task.startswith("speaker") else _labels_digest(setup),
+        "train": [corpus.ids[row] for row in setup.rows(setup.train).tolist()],
+        "test": [corpus.ids[row] for row in setup.rows(setup.test).tolist()],
+        "folds": setup.folds,
         "protocol": {name: protocol[name] for name in ("l2", "hidden", "fitting")},
     }
-    return replace(result, labels=trial.labels, fingerprint=key(facts)[:SHORT], subject=subject)
+    return replace(result, labels=setup.labels, fingerprint=key(facts)[:SHORT], subject=subject)
 
 
-def find(path: Path, trial: Trial) -> ProbeResult | None:
+def find(path: Path, setup: ProbeSetup) -> ProbeResult | None:
     """A cached result under the names by which its data go today; None where there is none that can be read."""
     try:
         result = ProbeResult.read(path)
     except (FileNotFoundError, ValueError):
         return None
-    names = trial.split_names
-    return replace(result, corpus=trial.corpus.name, train=names["train"], test=names["test"])
+    names = setup.split_names
+    return replace(result, corpus=setup.corpus.name, train=names["train"], test=names["test"])
 
 
-def _labels_digest(trial: Trial) -> list[str]:
-    return [trial.labels, *trial.corpus.labels(trial.labels).sha256]
+def _labels_digest(setup: ProbeSetup) -> list[str]:
+    return [setup.labels, *setup.corpus.labels(setup.labels).sha256]

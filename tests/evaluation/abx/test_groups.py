@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from cpc.evaluation.abx.cells import Cells, Groups, Names, make_cells, make_groups, only_used
+from cpc.evaluation.abx.cells import Cells, Groups, Names, drop_unused, make_cells, make_groups
 from cpc.evaluation.abx.items import Items
 
 Named = tuple[str, str, str]  # phone, context, speaker
@@ -66,7 +66,7 @@ def test_cells_are_all_that_the_definition_allows(speaker: str, context: str, co
     cells = make_cells(groups, names, speaker, most=None)
     assert named(groups, names, cells) == expected
     assert cells.symmetric == (speaker == "within")
-    used, renumbered = only_used(groups, cells)
+    used, renumbered = drop_unused(groups, cells)
     assert named(used, names, renumbered) == expected
     assert {name(used, names, g) for g in range(len(used))} == {g for triple in expected for g in triple}
 
