@@ -31,7 +31,7 @@ from cpc.device import device_name
 from cpc.evaluation.abx.cells import drop_unused, make_cells, make_groups
 from cpc.evaluation.abx.items import ABXData, FeatureStore, Items, aligned_material, write_items
 from cpc.evaluation.abx.score import Stretches, measure, score_cells, summarise
-from cpc.evaluation.abx.task import Task, compare
+from cpc.evaluation.abx.task import ABXTask, compare
 from cpc.evaluation.features import FrameTable
 from data_prep.console import run
 from tests.evaluation.abx.reference import item_distance
@@ -81,7 +81,7 @@ class Amount(NamedTuple):
     cells: int
 
 
-def measured(bank: FeatureStore, items: Items, task: Task, device: torch.device) -> tuple[Watch, float, Amount]:
+def measured(bank: FeatureStore, items: Items, task: ABXTask, device: torch.device) -> tuple[Watch, float, Amount]:
     """The time of each phase, the error, and how much was compared."""
     watch = Watch()
     groups, names = make_groups(items, task.context, task.most_items, task.seed)
@@ -124,12 +124,12 @@ def oracle_seconds(bank: FeatureStore, items: Items) -> float:
     return statistics.median(taken)
 
 
-def fastabx(bank: FeatureStore, items: Items, task: Task) -> tuple[float, Watch] | str:
+def fastabx(bank: FeatureStore, items: Items, task: ABXTask) -> tuple[float, Watch] | str:
     """Its error and its time on the items that were drawn here; or why there are none."""
     os.environ["TQDM_DISABLE"] = "1"
     try:
+        from fastabx import ABXTask as TheirTask
         from fastabx import Dataset, Score  # type: ignore[import-not-found]
-        from fastabx import Task as TheirTask
     except ImportError:
         return "not installed: it needs Python 3.12; `pip install fastabx` there, beside this package"
     found = compare(bank, items, task)
@@ -180,7 +180,7 @@ def main(
 ) -> None:
     """Print the table."""
     torch.set_num_threads(threads)
-    task = Task.named(speaker, context)
+    task = ABXTask.named(speaker, context)
     material = aligned_material(Corpus.open(corpus), "triphone" if context == "within" else "phone", split)
     bank = noise(material, dim)
     watch, error, (pairs, cells) = measured(bank, material.items, task, torch.device(device))

@@ -15,7 +15,7 @@ from cpc.data import shards
 from cpc.data.alignment import GROUP
 from cpc.data.corpus import HEADER
 from cpc.data.pack import SHARD_SAMPLES
-from cpc.data.shards import Part
+from cpc.data.shards import ShardContents
 from cpc.data.splits import write_split
 from cpc.io import write_json
 
@@ -45,21 +45,21 @@ def make(path: Path, utterances: int, first: int = 0, labels: bool = True) -> Pa
     return path
 
 
-def _parts(lengths: list[int], first: int) -> Iterator[Part]:
+def _parts(lengths: list[int], first: int) -> Iterator[ShardContents]:
     generator = np.random.default_rng(first)
     words = np.array([f"WORD{number}" for number in range(WORDS)])
     rows: list[list[object]] = []
     offset, shard = 0, 0
     for number, length in zip(count(first), lengths, strict=False):
         if offset + length > SHARD_SAMPLES:
-            yield Part(rows, [], "")
+            yield ShardContents(rows, [], "")
             rows, offset, shard = [], 0, shard + 1
         speaker, chapter = f"{number // 400:05d}", f"{number // 40:06d}"
         text = " ".join(words[generator.integers(0, WORDS, 30)])
         id = f"{speaker}-{chapter}-{number:07d}"
         rows.append([id, speaker, chapter, "FM"[number // 400 % 2], "train", text, shard, offset, length])
         offset += length
-    yield Part(rows, [], "")
+    yield ShardContents(rows, [], "")
 
 
 def _write_labels(path: Path, ids: list[str]) -> None:

@@ -221,7 +221,7 @@ FORMAT = 1  # raised whenever the same corpus would give other labels
 MOST_SECONDS, FEWEST_SECONDS, CHUNKS = 600, 30, 64  # of audio in a chunk; of chunks, unless the limits forbid
 
 
-class Task(NamedTuple):
+class AlignChunk(NamedTuple):
     """Neighbouring utterances of a corpus, to become one part file."""
 
     job: AlignJob
@@ -370,17 +370,17 @@ def _align_chunks(job: AlignJob, corpus: Corpus, chunks: dict[int, range], engin
     """Align the chunks that have no part file yet; the seconds of audio in them."""
     missing = {number: rows for number, rows in chunks.items() if not job.part(number).is_file()}
     parts = ((number, rows, slice(rows.start, rows.stop)) for number, rows in missing.items())
-    tasks = (Task(job, number, rows, corpus.ids[part], corpus.texts[part]) for number, rows, part in parts)
+    tasks = (AlignChunk(job, number, rows, corpus.ids[part], corpus.texts[part]) for number, rows, part in parts)
     items = sum(map(len, missing.values()))
     work = Work("aligning", tasks, partial(_aligning, job), items, corpus.sample_rate, "utterances")
     return sum(engine.run(work, progress)) / corpus.sample_rate
 
 
-def _aligning(job: AlignJob) -> Worker[Task, int]:
+def _aligning(job: AlignJob) -> Worker[AlignChunk, int]:
     """Writes the part file of each chunk, and yields the samples in it."""
     tools = _tools(job)
 
-    def align_chunks(tasks: Iterator[Task], tick: Tick) -> Iterator[int]:
+    def align_chunks(tasks: Iterator[AlignChunk], tick: Tick) -> Iterator[int]:
         for task in tasks:
             outcomes = []
             for id, row, text in zip(task.ids, task.rows, task.texts, strict=True):

@@ -155,7 +155,7 @@ LIBRISPEECH = Catalogue({row[1]: _archive(*row) for row in _ROWS}, MIRRORS)
 # --- Disk space: what fetching, unpacking and packing will take, compared with what is free, before anything starts.
 
 
-class Need(NamedTuple):
+class SpaceNeeded(NamedTuple):
     """Bytes that one subset will take. `held` are those of its archive that are on the disk already."""
 
     archive: int = 0
@@ -164,7 +164,7 @@ class Need(NamedTuple):
     held: int = 0
 
 
-def peak(needs: Sequence[Need], keep: bool) -> int:
+def peak(needs: Sequence[SpaceNeeded], keep: bool) -> int:
     """The most bytes to be taken at any time, if all archives come first and each subset is then unpacked and packed.
 
     Without `keep`, an archive goes when it is unpacked.
@@ -178,7 +178,7 @@ def peak(needs: Sequence[Need], keep: bool) -> int:
     return most
 
 
-def check_space(out: Path, needs: Sequence[Need], keep: bool) -> None:
+def check_space(out: Path, needs: Sequence[SpaceNeeded], keep: bool) -> None:
     """Say what is needed and what is free. Raises InputError, before anything is written, if it does not fit."""
     needed = peak(needs, keep)
     if not needed:

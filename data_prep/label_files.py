@@ -31,7 +31,7 @@ class Matched(NamedTuple):
     unknown: list[Path]
 
 
-class Read(NamedTuple, Generic[T]):
+class FileLabels(NamedTuple, Generic[T]):
     """What one file said, or why it could not be read; the sha256 of its bytes."""
 
     id: str
@@ -91,7 +91,7 @@ def _owned(file: Path, known: dict[str, list[str]]) -> list[str]:
     return next((known[name] for name in names if name in known), [])
 
 
-def read_files(pairs: Sequence[tuple[str, Path]], read: Callable[[Path], T], workers: int) -> Iterator[Read[T]]:
+def read_files(pairs: Sequence[tuple[str, Path]], read: Callable[[Path], T], workers: int) -> Iterator[FileLabels[T]]:
     """Read every file, in the order of `pairs`, in `workers` processes where that is worth starting them.
 
     `read` raises InputError for a file that is broken: its message, without the path, becomes the reason.
@@ -100,16 +100,16 @@ def read_files(pairs: Sequence[tuple[str, Path]], read: Callable[[Path], T], wor
     return spread(_read_one, jobs, workers if len(jobs) >= FEW else 1, chunksize=64)
 
 
-def _read_one(job: tuple[str, Path, Callable[[Path], T]]) -> Read[T]:
+def _read_one(job: tuple[str, Path, Callable[[Path], T]]) -> FileLabels[T]:
     id, path, read = job
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        return Read(id, path, None, f"cannot be read ({error.strerror})", "")
+        return FileLabels(id, path, None, f"cannot be read ({error.strerror})", "")
     try:
-        return Read(id, path, read(path), "", sha256)
+        return FileLabels(id, path, read(path), "", sha256)
     except InputError as error:
-        return Read(id, path, None, " ".join(str(error).split()).removeprefix(f"{path}: "), sha256)
+        return FileLabels(id, path, None, " ".join(str(error).split()).removeprefix(f"{path}: "), sha256)
 
 
 def checksum(read: Iterable[tuple[str, str]]) -> str:

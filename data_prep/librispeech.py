@@ -26,7 +26,7 @@ from .download import (
     LIBRISPEECH,
     Archive,
     Catalogue,
-    Need,
+    SpaceNeeded,
     check_space,
     fetch_all,
     find_archive,
@@ -54,7 +54,7 @@ Own = Annotated[Path | None, typer.Option(help="JSON with archives, checksums an
 
 
 @dataclass(frozen=True)
-class Job:
+class PrepareJob:
     """What to prepare, where and how. `audio` is what --from names, `store` a folder of archives."""
 
     archives: Mapping[str, Archive]  # by subset
@@ -108,7 +108,7 @@ def main(
         raise InputError(f"labels={labels}: must be align, none, or the file of the CPC paper's labels")
     store, mirrors = _source(source, known)
     part = parse_shard(shard) if shard else None
-    prepare(Job(chosen, out, mirrors, from_, store, labels, workers, part, keep_archives))
+    prepare(PrepareJob(chosen, out, mirrors, from_, store, labels, workers, part, keep_archives))
 
 
 def _source(source: str | None, known: Catalogue) -> tuple[Path | None, Sequence[str]]:
@@ -122,7 +122,7 @@ def _source(source: str | None, known: Catalogue) -> tuple[Path | None, Sequence
     return Path(source), ()
 
 
-def prepare(job: Job) -> None:
+def prepare(job: PrepareJob) -> None:
     """Do what is missing of a job. A subset that fails does not stop the others; InputError at the end says why."""
     folders = {subset: _folder(subset, job) for subset in job.archives}
     check_space(job.out, [_need(subset, job) for subset in job.archives], job.keep)
@@ -142,7 +142,7 @@ def prepare(job: Job) -> None:
         raise InputError(f"{reasons}{f' (prepared: {done})' if done else ''}")
 
 
-def _folder(subset: str, job: Job) -> Path:
+def _folder(subset: str, job: PrepareJob) -> Path:
     """The folder of a subset's audio. Raises InputError if --from does not hold it."""
     if job.audio is None:
         return job.out / TOP / subset
@@ -156,20 +156,20 @@ def _folder(subset: str, job: Job) -> Path:
     return found
 
 
-def _need(subset: str, job: Job) -> Need:
+def _need(subset: str, job: PrepareJob) -> SpaceNeeded:
     """Bytes that are still to be written for a subset."""
     archive = job.archives[subset]
     packed = 0 if job.is_packed(subset) else archive.packed // (job.shard[1] if job.shard else 1)
     if subset not in job.missing():
-        return Need(packed=packed)
+        return SpaceNeeded(packed=packed)
     if job.store is not None:
-        return Need(0, archive.unpacked, packed)
+        return SpaceNeeded(0, archive.unpacked, packed)
     files = (job.out / "archives" / name for name in (archive.name, f"{archive.name}.part"))
     held = min(sum(file.stat().st_size for file in files if file.is_file()), archive.size)
-    return Need(archive.size - held, archive.unpacked, packed, held)
+    return SpaceNeeded(archive.size - held, archive.unpacked, packed, held)
 
 
-def _bring(job: Job) -> dict[str, InputError]:
+def _bring(job: PrepareJob) -> dict[str, InputError]:
     """Fetch and unpack what is missing; what failed, by subset."""
     _clear(job)  # a kill may have come before it
     missing = job.missing()
@@ -192,14 +192,14 @@ def _bring(job: Job) -> dict[str, InputError]:
     return failed
 
 
-def _clear(job: Job) -> None:
+def _clear(job: PrepareJob) -> None:
     """Remove the downloaded archives of what is unpacked, unless they are to be kept."""
     for subset, archive in job.archives.items():
         if not job.keep and (job.out / TOP / subset).is_dir():
             (job.out / "archives" / archive.name).unlink(missing_ok=True)
 
 
-def _pack(subset: str, folder: Path, job: Job) -> Corpus:
+def _pack(subset: str, folder: Path, job: PrepareJob) -> Corpus:
     """The packed corpus OUT/SUBSET: made, gone on with, or found."""
     out, part = job.out / subset, list(job.shard or (1, 1))
     record = {"subset": subset, "shard": part}
@@ -232,7 +232,7 @@ def _must_be(out: Path, record: Mapping[str, object]) -> None:
     typer.echo(f"{record['subset']}: packed already")
 
 
-def _sources(subset: str, folder: Path, job: Job) -> Listing:
+def _sources(subset: str, folder: Path, job: PrepareJob) -> Listing:
     sources = listed(describe(walk_audio(folder), folder))
     expected = job.archives[subset].utterances
     if expected and len(sources) != expected:
@@ -242,7 +242,7 @@ def _sources(subset: str, folder: Path, job: Job) -> Listing:
     return sources
 
 
-def _label(corpus: Corpus, job: Job) -> None:
+def _label(corpus: Corpus, job: PrepareJob) -> None:
     """Phone labels: taken from the paper's file, kept if they are there, or made by forced alignment."""
     there = corpus.path / "labels" / "phones.json"
     if job.labels == "none":

@@ -19,7 +19,7 @@ from cpc.data.alignment import AlignedRow
 from cpc.data.corpus import Corpus
 
 from .aligner import PHONES, fold
-from .label_files import TOLERANCE, Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
+from .label_files import TOLERANCE, FileLabels, Labels, Unread, checksum, find_labels, match_files, read_files, take
 
 PhoneSet = Literal["arpabet", "as-is"]
 PAUSE = "<eps>"  # the class of what no word covers
@@ -83,7 +83,7 @@ def take_textgrids(
     files = list(read_files(pairs, functools.partial(read_textgrid, phone_set=phone_set), workers))
     provenance = _provenance(files, folder, phone_set)
 
-    def take_tier(name: str, tier: str, own: Sequence[Read[TextGrid]], inventory: Sequence[str]) -> None:
+    def take_tier(name: str, tier: str, own: Sequence[FileLabels[TextGrid]], inventory: Sequence[str]) -> None:
         rows, names = _coded(own, tier, inventory)
         ends = {file.id: float(getattr(file.value, tier).edges[-1]) for file in own if file.value is not None}
         unknown = [file.stem for file in strangers]
@@ -102,7 +102,7 @@ def take_textgrids(
         typer.echo(f"  {missing} TextGrids have no tier words")
 
 
-def _provenance(files: Sequence[Read[TextGrid]], folder: Path, phone_set: PhoneSet) -> dict[str, object]:
+def _provenance(files: Sequence[FileLabels[TextGrid]], folder: Path, phone_set: PhoneSet) -> dict[str, object]:
     return {
         "kind": "textgrid",
         "reader": f"praatio {version('praatio')}",
@@ -113,10 +113,10 @@ def _provenance(files: Sequence[Read[TextGrid]], folder: Path, phone_set: PhoneS
 
 
 def _coded(
-    files: Sequence[Read[TextGrid]], name: str, inventory: Sequence[str]
+    files: Sequence[FileLabels[TextGrid]], name: str, inventory: Sequence[str]
 ) -> tuple[list[AlignedRow | Unread], list[str]]:
     """Rows with numbers for labels, and what the numbers mean: `inventory`, or all labels that occur, sorted."""
-    tiers: list[tuple[Read[TextGrid], Tier | None]] = [(file, getattr(file.value, name, None)) for file in files]
+    tiers: list[tuple[FileLabels[TextGrid], Tier | None]] = [(file, getattr(file.value, name, None)) for file in files]
     names = list(inventory) or sorted(
         {label for _, tier in tiers if tier for label in tier.labels if label is not None}
     )

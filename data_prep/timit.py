@@ -20,7 +20,7 @@ from cpc.data.alignment import AlignedRow
 from cpc.data.corpus import Corpus
 from cpc.version import __version__
 
-from .label_files import Labels, Read, Unread, checksum, find_labels, match_files, read_files, take
+from .label_files import FileLabels, Labels, Unread, checksum, find_labels, match_files, read_files, take
 
 SAMPLE_RATE = 16000  # Hz: the times in .PHN files count samples
 # TIMIT's documentation warns that the last label may end before the audio does: what follows is silence.
@@ -117,7 +117,7 @@ def take_phn(corpus: Corpus, folder: Path, scheme: str = "phones", *, workers: i
         take(corpus, labels, partial=partial)
 
 
-def _row(file: Read[AlignedRow]) -> AlignedRow | Unread:
+def _row(file: FileLabels[AlignedRow]) -> AlignedRow | Unread:
     return (
         Unread(file.id, f"{file.path.name}: {file.reason}") if file.value is None else file.value._replace(id=file.id)
     )

@@ -2,8 +2,8 @@
 
 Each is a frozen dataclass with a `kind`, so that YAML validates into it, and is called as `part(waveform, source,
 sample_rate)`: parameters are drawn for every example, then a plain function of the same file, which can be used and
-tested by itself, applies them. The source is a generator, or a `Part` of one where a batch is divided. `augment` runs a
-chain of them, `views` makes the past and the future of CPC.
+tested by itself, applies them. The source is a generator, or a `BatchPart` of one where a batch is divided. `augment`
+runs a chain of them, `views` makes the past and the future of CPC.
 
 Two libraries were weighed. WavAugment (Kharitonov et al. 2020) calls libsox on the CPU for one example at a time and
 has to be compiled; torch-audiomentations draws from Python's global generator, reads impulse responses from disk for
@@ -17,7 +17,7 @@ from cpc.augment.crop import Crop, TimeDropout
 from cpc.augment.filters import BandRejection, LowPass
 from cpc.augment.gain import Gain, PolarityInversion
 from cpc.augment.noise import ColouredNoise, FolderNoise
-from cpc.augment.parameters import Part, Rows, Source
+from cpc.augment.parameters import BatchPart, Rows, Source
 from cpc.augment.pitch import PitchShift, TimeStretch
 from cpc.augment.reverb import MeasuredReverb, SyntheticReverb
 
@@ -26,13 +26,13 @@ __all__ = [
     "AugmentConfig",
     "Augmentation",
     "BandRejection",
+    "BatchPart",
     "ColouredNoise",
     "Crop",
     "FolderNoise",
     "Gain",
     "LowPass",
     "MeasuredReverb",
-    "Part",
     "PitchShift",
     "PolarityInversion",
     "Rows",

@@ -16,7 +16,7 @@ from cpc.augment.crop import Crop, TimeDropout
 from cpc.augment.filters import BandRejection, LowPass
 from cpc.augment.gain import Gain, PolarityInversion
 from cpc.augment.noise import ColouredNoise, FolderNoise
-from cpc.augment.parameters import Part, Rows, Source
+from cpc.augment.parameters import BatchPart, Rows, Source
 from cpc.augment.pitch import PitchShift, TimeStretch
 from cpc.augment.reverb import MeasuredReverb, SyntheticReverb
 from cpc.config import STRICT
@@ -89,5 +89,5 @@ def views(
     made = {}
     for name, chain in (("past", config.past), ("future", config.future)):
         generator = torch_generator(waveform.device, seed, "augment", name, step)
-        made[name] = augment(waveform, chain, Part(generator, rows) if rows else generator, sample_rate)
+        made[name] = augment(waveform, chain, BatchPart(generator, rows) if rows else generator, sample_rate)
     return Views(**made)

@@ -37,7 +37,7 @@ class Rows(NamedTuple):
     total: int
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """A generator for some rows of a batch: it draws for all rows, so that an example is augmented in the same way
     however the batch is divided."""
 
@@ -45,7 +45,7 @@ class Part(NamedTuple):
     rows: Rows
 
 
-Source = torch.Generator | Part
+Source = torch.Generator | BatchPart
 
 
 def uniform(span: tuple[float, float], waveform: Float[Tensor, "batch sample"], source: Source) -> Tensor:

@@ -36,7 +36,7 @@ Workers = Annotated[
 Gpus = Annotated[float | None, typer.Option(help="With --engine ray: GPUs of each worker. Default: 0.")]
 
 
-class Layer(StrEnum):
+class LayerOption(StrEnum):
     """What can be taken from a model."""
 
     z = "z"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cpc.cli.arguments import Address, CorpusFolder, Cpus, Device, EngineName, Gpus, Layer, console, open_device
+from cpc.cli.arguments import Address, CorpusFolder, Cpus, Device, EngineName, Gpus, LayerOption, console, open_device
 from cpc.config import InputError
 
 
@@ -34,7 +34,7 @@ def embed(
         Path, typer.Argument(metavar="SOURCE", help="An audio file, or a folder of any number of them; also a URL.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the features; also a URL.")],
-    layer: Annotated[Layer, typer.Option(help="z: local, without memory; c: with context.")] = Layer.c,
+    layer: Annotated[LayerOption, typer.Option(help="z: local, without memory; c: with context.")] = LayerOption.c,
     format: Annotated[
         Literal["npy", "parquet", "numpy-shards", "kaldi", "hdf5", "webdataset"],
         typer.Option(

@@ -164,10 +164,10 @@ def verify(
     device: Device = "auto",
 ) -> None:
     """Whether two utterances are by one speaker, by the cosine of their mean features: EER and minDCF."""
-    from cpc.evaluation.trials import Choice
+    from cpc.evaluation.trials import TrialChoice
     from cpc.evaluation.verification import VerificationConfig, evaluate, verification_table
 
-    choice = Choice(train, test, trials, other_chapters, most, seed)
+    choice = TrialChoice(train, test, trials, other_chapters, most, seed)
     asked = VerificationConfig(choice, layer or ("z", "c"), baselines, write_trials, open_device(device))
     results = evaluate(run, corpus, asked)
     console().print(verification_table(results))

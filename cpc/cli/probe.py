@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cpc.evaluation.probes.protocol import ProbeProtocol
 
 
-class Task(StrEnum):
+class ProbeName(StrEnum):
     """What is read off the features."""
 
     phone = "phone"
@@ -27,15 +27,15 @@ TASKS = (
     " frame of each window of 20480 samples, as in CPC_audio, a third number."
 )
 OPTIONS = {  # those that only some tasks have
-    "classifier": (Task.phone, Task.speaker, Task.speaker_last),
-    "context": (Task.phone,),
-    "folds": (Task.phone,),
-    "max_frames": (Task.phone, Task.speaker),
+    "classifier": (ProbeName.phone, ProbeName.speaker, ProbeName.speaker_last),
+    "context": (ProbeName.phone,),
+    "folds": (ProbeName.phone,),
+    "max_frames": (ProbeName.phone, ProbeName.speaker),
 }
 
 
 def probe(
-    task: Annotated[Task, typer.Argument(metavar="phone|sequence|speaker|speaker-last", help=TASKS)],
+    task: Annotated[ProbeName, typer.Argument(metavar="phone|sequence|speaker|speaker-last", help=TASKS)],
     run: RunFolder,
     corpus: CorpusFolder,
     train: Annotated[
@@ -81,9 +81,9 @@ def probe(
     _fits(task, given | {"max_frames": max_frames})
     if max_frames and classifier != "linear":
         raise InputError(f"max_frames={max_frames}: is for classifier=linear, not {classifier}; drop --max-frames")
-    kind = "phone" if task in (Task.phone, Task.sequence) else "speaker"
+    kind = "phone" if task in (ProbeName.phone, ProbeName.sequence) else "speaker"
     results = probe_and_record(
-        "phone_sequence" if task is Task.sequence else task.value.replace("-", "_"),
+        "phone_sequence" if task is ProbeName.sequence else task.value.replace("-", "_"),
         run,
         corpus,
         train or f"{kind}_train",
@@ -99,7 +99,7 @@ def probe(
         print(f"note: {note}")
 
 
-def _fits(task: Task, given: dict[str, object]) -> None:
+def _fits(task: ProbeName, given: dict[str, object]) -> None:
 
     for name, value in given.items():
         if value and task not in OPTIONS[name]:

@@ -24,7 +24,7 @@ from cpc.audio.location import is_remote, locate, locator
 from cpc.config import InputError
 from cpc.data import shards
 from cpc.data.engine import Engine, Threads, Tick, Work, Worker
-from cpc.data.shards import Part, Source, printable
+from cpc.data.shards import ShardContents, Source, printable
 from cpc.data.spool import Database
 from cpc.io import atomic, locked, remove_temporary, write_json, write_text
 
@@ -447,9 +447,9 @@ class _Totals:
         self.file.write(b"path\treason\n")
         self.sha = hashlib.sha256(str(job.sample_rate).encode())
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ShardContents]:
         for shard in range(self.count):
-            part = Part(**json.loads(self.job.part(shard).read_text(encoding="utf-8")))
+            part = ShardContents(**json.loads(self.job.part(shard).read_text(encoding="utf-8")))
             self.utterances += len(part.rows)
             self.samples += sum(row[-1] for row in part.rows)
             self.speakers.update(row[1] for row in part.rows if row[1])

@@ -53,7 +53,7 @@ TEXT_COLUMNS = ("id", "speaker", "chapter", "sex", "subset", "text")
 ROW_GROUP = 1 << 13  # rows of a manifest that are in memory at once while it is written
 
 
-class Part(NamedTuple):
+class ShardContents(NamedTuple):
     """What one shard holds. Its file on disk says that the shard is complete."""
 
     rows: list[list[Any]]  # TEXT_COLUMNS, then shard, offset, samples
@@ -88,13 +88,13 @@ def write_shard(
     root: Path,
     tick: Callable[[int, bool], None],
     strict: bool = False,
-) -> Part:
+) -> ShardContents:
     """Decode `sources`, files or segments of files, into one shard at `path`, one utterance in memory at a time.
 
     `tick(samples, failed)` is called after each. Paths in `skipped` and `notes` are relative to `root`; `strict` is
     `cpc.audio.decode`'s.
     """
-    part, sha, offset = Part([], [], ""), hashlib.sha256(), 0
+    part, sha, offset = ShardContents([], [], ""), hashlib.sha256(), 0
     notes: dict[str, str] = {}  # of each file once
     with atomic(path) as file, closing(_Segments(strict)) as segments:
         _write_header(file, 0)
@@ -166,7 +166,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def write_manifest(path: Path, parts: Iterable[Part]) -> None:
+def write_manifest(path: Path, parts: Iterable[ShardContents]) -> None:
     """Stream the parts' rows into one Parquet file; its bytes depend on the rows alone."""
     import pyarrow as pa
     import pyarrow.parquet as pq

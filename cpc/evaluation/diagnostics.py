@@ -28,7 +28,7 @@ from cpc.seeding import derive, torch_generator
 Rows = Int64[np.ndarray, " _"]
 
 
-class Trained(NamedTuple):
+class TrainedCPC(NamedTuple):
     """A model with the heads that it was trained with, and the windows that it was trained on."""
 
     model: CPC
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     windows: WindowConfig
 
 
-def load_trained(path: Path | str, device: str | torch.device = "cpu") -> Trained:
+def load_trained(path: Path | str, device: str | torch.device = "cpu") -> TrainedCPC:
     """All of a run folder or a checkpoint that the loss needs. Raises InputError if its weights do not fit."""
     model = load(path, device)
     header, tensors = read_checkpoint(checkpoint_file(path))
@@ -50,7 +50,7 @@ def load_trained(path: Path | str, device: str | torch.device = "cpu") -> Traine
         loss.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path}: its heads do not fit its settings: {str(error).splitlines()[-1].strip()}") from None
-    return Trained(model, loss.to(device).eval(), WindowConfig(**windows))
+    return TrainedCPC(model, loss.to(device).eval(), WindowConfig(**windows))
 
 
 class Anchors(NamedTuple):
@@ -90,7 +90,7 @@ class Horizon:
 
 
 @torch.inference_mode()
-def horizon(trained: Trained, corpus: Corpus, rows: Rows, batches: int = 32, seed: int = 0) -> Horizon:
+def horizon(trained: TrainedCPC, corpus: Corpus, rows: Rows, batches: int = 32, seed: int = 0) -> Horizon:
     """Accuracy and loss at every step, on windows like those of training drawn from some rows of a corpus.
 
     Raises InputError if no row is as long as a window.
@@ -127,7 +127,7 @@ def _with_interval(correct_of: Mapping[int, list[Tensor]], seed: int) -> dict[st
 
 
 def _batches(
-    trained: Trained, corpus: Corpus, rows: Rows, batches: int, seed: int
+    trained: TrainedCPC, corpus: Corpus, rows: Rows, batches: int, seed: int
 ) -> Iterator[tuple[int, list[int], Latents]]:
     """The number of each batch, the rows of its windows, and their z and c."""
     windows = WindowSampler(corpus, rows, trained.windows, derive(seed, "horizon"))
@@ -138,7 +138,7 @@ def _batches(
 
 @torch.inference_mode()
 def surprise(
-    trained: Trained, corpus: Corpus, row: int, others: Rows, draws: int = 8, seed: int = 0
+    trained: TrainedCPC, corpus: Corpus, row: int, others: Rows, draws: int = 8, seed: int = 0
 ) -> Float64[np.ndarray, "step frame"]:
     """How surprising each frame of an utterance is: its loss in nats when it is predicted from k frames before.
 

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.splits import Overlap, extents, has_speaker, overlap
-from cpc.evaluation.results import Task
+from cpc.evaluation.results import ProbeTask
 
 Rows = Int64[np.ndarray, " _"]
 
@@ -20,7 +20,7 @@ class Unknown(NamedTuple):
     reason: str
 
 
-def check(task: Task, corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
+def check(task: ProbeTask, corpus: Corpus, train: Rows, test: Rows) -> tuple[str, ...]:
     """Sentences on what train and test share: utterances, speakers and chapters, whatever the task.
 
     Raises InputError if they share utterances, or if a speaker probe would be asked for speakers it never saw.

@@ -195,8 +195,8 @@ def _words(part: str) -> str:
 # --- The result of one probe: a number, its intervals, the conditions without which it means nothing, and every
 
 
-Task = Literal["phone", "phone_sequence", "speaker_frame", "speaker_last", "speaker_utterance"]
-TASKS: tuple[Task, ...] = get_args(Task)
+ProbeTask = Literal["phone", "phone_sequence", "speaker_frame", "speaker_last", "speaker_utterance"]
+TASKS: tuple[ProbeTask, ...] = get_args(ProbeTask)
 Classifier = Literal["linear", "mlp", "end_to_end"]
 BUDGET = "budget_"  # begins the part of a name that says the percentage, in full
 
@@ -233,7 +233,7 @@ class ProbeResult(Saved):
     FOLDER: ClassVar[str] = "probes"
     REMEDY: ClassVar[str] = "probe again with this version"
 
-    task: Task
+    task: ProbeTask
     features: str
     accuracy: float
     low: float

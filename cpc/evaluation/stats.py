@@ -88,7 +88,7 @@ UtteranceCounts = Int64[np.ndarray, "four cluster"]  # correct and total of one,
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """Accuracy of the first less that of the second, with its 95% interval and two-sided p value.
 
     `clusters` is how many utterances or speakers (`by`) the test rests on.
@@ -109,7 +109,7 @@ class Paired:
 
 def paired(
     one: ProbeResult, other: ProbeResult, *, by: Cluster = "utterance", replicates: int = REPLICATES, seed: int = 0
-) -> Paired:
+) -> PairedTest:
     """Compare two results on the same test set.
 
     Raises InputError if they are not comparable: another task, other utterances, other labels, or results that were
@@ -128,7 +128,7 @@ def paired(
     draws = [_difference(counts @ drawn.T) for drawn in resamplings(counts.shape[1], replicates, seed)]
     low, high = percentiles(np.concatenate(draws))
     p = _permutation(counts, replicates, seed)
-    return Paired(observed, low, high, p, counts.shape[1], by)
+    return PairedTest(observed, low, high, p, counts.shape[1], by)
 
 
 def _difference(sums: Int64[np.ndarray, "four *replicate"]) -> Float64[np.ndarray, "*replicate"]:

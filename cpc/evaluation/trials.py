@@ -235,7 +235,7 @@ Usable = Callable[[Rows], Bool[np.ndarray, " utterance"]]  # samples of each utt
 
 
 @dataclass(frozen=True)
-class Choice:
+class TrialChoice:
     """Which trials: those of the file `listed`, or drawn from the split `test`; `train` is what they are centred on."""
 
     train: str = "speaker_train"
@@ -256,7 +256,7 @@ class VerificationData:
     """Trials on a corpus, the rows whose mean is taken from all vectors, and what a reader has to know of both."""
 
     corpus: Corpus
-    choice: Choice
+    choice: TrialChoice
     train: Rows
     trials: Trials
     notes: tuple[str, ...]
@@ -275,7 +275,7 @@ class VerificationData:
         return digest.hexdigest()
 
 
-def gather(corpus: Corpus, choice: Choice, usable: Usable) -> VerificationData:
+def gather(corpus: Corpus, choice: TrialChoice, usable: Usable) -> VerificationData:
     """Trials and training rows, without utterances that are too short for a frame.
 
     Raises InputError for unknown splits, a bad list, and where nothing is left of either.
@@ -291,7 +291,7 @@ def gather(corpus: Corpus, choice: Choice, usable: Usable) -> VerificationData:
     return VerificationData(corpus, choice, fit, trials, notes)
 
 
-def _drawn_material(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, list[str]]:
+def _drawn_material(corpus: Corpus, choice: TrialChoice, usable: Usable) -> tuple[Trials, list[str]]:
     rows = np.unique(corpus.rows(choice.test))
     fit = rows[usable(corpus.samples[rows])]
     short = len(rows) - len(fit)
@@ -302,7 +302,7 @@ def _drawn_material(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Tri
     return drawn, notes
 
 
-def _listed(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, list[str]]:
+def _listed(corpus: Corpus, choice: TrialChoice, usable: Usable) -> tuple[Trials, list[str]]:
     if choice.listed is None or choice.other_chapters:
         raise InputError(f"other_chapters: the pairs are those of {choice.listed}; drop --other-chapters or --trials")
     trials = read_trials(choice.listed, corpus)
@@ -318,7 +318,7 @@ def _listed(corpus: Corpus, choice: Choice, usable: Usable) -> tuple[Trials, lis
     return trials.keep(kept), [note for note, count in ((said, short), (unnamed, nobody)) if count]
 
 
-def _sessions(corpus: Corpus, choice: Choice, trials: Trials) -> list[str]:
+def _sessions(corpus: Corpus, choice: TrialChoice, trials: Trials) -> list[str]:
     """How many target trials may be told by the recording session."""
     if choice.other_chapters:
         return []
@@ -329,7 +329,7 @@ def _sessions(corpus: Corpus, choice: Choice, trials: Trials) -> list[str]:
     return [f"{shared} of {len(one)} target trials share a chapter{doubt}{rule}."]
 
 
-def _centring(corpus: Corpus, choice: Choice, train: Rows, trials: Trials) -> str:
+def _centring(corpus: Corpus, choice: TrialChoice, train: Rows, trials: Trials) -> str:
     shared = overlap(corpus, train, trials.rows)
     return (
         f"The mean of {len(train)} utterances of {Path(choice.train).stem} was taken from all vectors, without labels; "

@@ -27,7 +27,7 @@ from cpc.data.corpus import Corpus
 from cpc.data.engine import Engine, Threads, Tick, Work, Worker
 from cpc.device import keep_freed_memory
 from cpc.evaluation.abx.items import FeatureStore, aligned_material
-from cpc.evaluation.abx.task import Task, abx
+from cpc.evaluation.abx.task import ABXTask, abx
 from cpc.evaluation.features import FrameTable, Layer, LayerName, extract
 from cpc.evaluation.results import SHORT, Identity, Saved, joined, key
 from cpc.evaluation.runner import progress_line, record
@@ -404,7 +404,7 @@ def _abx(store: FeatureStore, corpus: Corpus, asked: UnitsConfig, notes: list[st
     for speaker in errors:
         try:
             material = aligned_material(corpus, "triphone", asked.test, asked.labels)
-            errors[speaker] = abx(store, material.items, Task.named(speaker, "within"), device=asked.device).error
+            errors[speaker] = abx(store, material.items, ABXTask.named(speaker, "within"), device=asked.device).error
         except InputError as error:
             notes.append(f"No ABX {speaker} speakers: {error}.")
     return errors

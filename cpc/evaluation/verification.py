@@ -26,7 +26,7 @@ from cpc.evaluation.runner import (
     with_baselines,
 )
 from cpc.evaluation.stats import percentiles, resamplings
-from cpc.evaluation.trials import MOST, Choice, Trials, VerificationData, gather, write_trials
+from cpc.evaluation.trials import MOST, TrialChoice, Trials, VerificationData, gather, write_trials
 from cpc.losses.instance import load_pooling
 
 REPLICATES = 2000  # of the bootstrap
@@ -105,7 +105,7 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Summary:
+class DetectionSummary:
     """EER, 0 to 1, and the minimum cost for each prior of a target."""
 
     eer: Estimate
@@ -154,7 +154,7 @@ def summarise(
     *,
     seed: int = 0,
     replicates: int = REPLICATES,
-) -> Summary:
+) -> DetectionSummary:
     """EER and minimum costs of a list of trials, with percentile intervals over speakers.
 
     Speakers are drawn with replacement. A target trial then counts as often as its speaker was drawn, a non-target
@@ -169,7 +169,7 @@ def summarise(
         Estimate(float(value), *percentiles(column))
         for value, column in zip(_measures(*errors), np.concatenate(draws, axis=1), strict=True)
     ]
-    return Summary(found[0], dict(zip(PRIORS, found[1:], strict=True)))
+    return DetectionSummary(found[0], dict(zip(PRIORS, found[1:], strict=True)))
 
 
 def _measures(false_alarm: Rates, miss: Rates) -> Float64[np.ndarray, "measure *draw"]:
@@ -323,7 +323,7 @@ class Session:
 def verify_run(
     run: Path,
     corpus: Corpus,
-    choice: Choice,
+    choice: TrialChoice,
     *,
     layers: Sequence[LayerName] = ("z", "c"),
     baselines: bool = True,
@@ -406,7 +406,7 @@ def _conditions(material: VerificationData) -> dict[str, Any]:
     }
 
 
-def _protocol(choice: Choice) -> str:
+def _protocol(choice: TrialChoice) -> str:
     other = " of different chapters" if choice.other_chapters else ""
     drawn = f"at most {choice.most} trials of each kind{other}, speakers alike, seed {choice.seed}"
     trials = f"trials of {Path(choice.source).name}" if choice.listed else drawn
@@ -439,7 +439,7 @@ def _key(features: Features, material: VerificationData) -> str:
 class VerificationConfig:
     """What the user asked for besides RUN and CORPUS; `keep_trials` is a file to write the trials to."""
 
-    choice: Choice = field(default_factory=Choice)
+    choice: TrialChoice = field(default_factory=TrialChoice)
     layers: Sequence[str] = ("z", "c")
     baselines: bool = True
     keep_trials: Path | None = None

@@ -110,7 +110,7 @@ class PairLossConfig(Protocol):
     def margin(self) -> float: ...
 
 
-class Paired(NamedTuple):
+class PairContrast(NamedTuple):
     """One loss an anchor, whether its best positive scored above every negative, whether it had a positive, and of
     triplets the shares by kind.
     """
@@ -138,7 +138,7 @@ def contrast_pairs(
     objective: Objective,
     mining: Mining = "all",
     margin: float = 0.2,
-) -> Paired:
+) -> PairContrast:
     """Every (anchor, positive) pair goes through `objective` against the anchor's negatives; the mean over positives.
 
     `same` and `other` say which keys are positives and negatives of an anchor; a key may be neither (itself). For
@@ -153,7 +153,7 @@ def contrast_pairs(
         loss, kinds = _pair_by_pair(scores, same, other, objective, mining, margin)
     best = scores.masked_fill(~same, -torch.inf).amax(-1)
     rival = scores.masked_fill(~other, -torch.inf).amax(-1)
-    return Paired(loss / count.clamp_min(1), (best > rival).detach(), count > 0, kinds)
+    return PairContrast(loss / count.clamp_min(1), (best > rival).detach(), count > 0, kinds)
 
 
 def _of_all(
@@ -194,7 +194,7 @@ def contrast_labels(
     keys: Int[Tensor, "key"],
     own: Int[Tensor, "anchor"] | None,
     config: PairLossConfig,
-) -> Paired:
+) -> PairContrast:
     """`contrast_pairs` of keys that share the anchor's label with those that have another, as `config` says."""
     same, other = by_label(anchors, keys, own)
     return contrast_pairs(scores, same, other, config.objective, config.mining, config.margin)

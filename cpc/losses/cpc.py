@@ -23,7 +23,7 @@ from cpc import distributed
 from cpc.config import STRICT
 from cpc.device import upcast
 from cpc.losses.alignment import aligned
-from cpc.losses.contrast import Calibration, Contrasted, Learnt, Paired, contrast
+from cpc.losses.contrast import Calibration, Contrasted, Learnt, PairContrast, contrast
 from cpc.losses.negatives import All, Grid, Negatives, Uniform, Within
 from cpc.losses.objectives import InfoNCE, Objective
 from cpc.losses.scores import Cosine, Dot, Score
@@ -139,7 +139,7 @@ def mean_kinds(shares: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(found).mean(0) if found else None
 
 
-def of_pairs(found: Paired) -> Losses:
+def of_pairs(found: PairContrast) -> Losses:
     """The losses of a contrast by labels: a single step, without a bound."""
     nothing = torch.full_like(found.mean.detach()[None], math.nan)
     return Losses(found.mean, found.mean[None], found.accuracy[None], nothing, math.nan, found.kinds)

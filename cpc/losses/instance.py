@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cpc.augment.compose import Augmentation, augment
 from cpc.augment.crop import Crop
-from cpc.augment.parameters import Part, Rows, fraction
+from cpc.augment.parameters import BatchPart, Rows, fraction
 from cpc.config import STRICT, validate
 from cpc.device import upcast
 from cpc.distributed import gather_all
@@ -141,7 +141,7 @@ class InstanceLoss(nn.Module):
         What is drawn is drawn for the whole batch, so that a division of it changes nothing.
         """
         total = share.whole(len(waveform))
-        source = Part(generator, Rows(np.arange(total)[share.places(len(waveform))], total))
+        source = BatchPart(generator, Rows(np.arange(total)[share.places(len(waveform))], total))
         first, second = (self._view(waveform, source, model.sample_rate) for _ in range(2))
         labels = gather_all(labels)
         if self.queue is None:
@@ -182,25 +182,27 @@ class InstanceLoss(nn.Module):
         return nn.ModuleList([model, self.pooling, self.projection])
 
     def _view(
-        self, waveform: Float[Tensor, "window sample"], source: Part, sample_rate: int
+        self, waveform: Float[Tensor, "window sample"], source: BatchPart, sample_rate: int
     ) -> Float[Tensor, "window cropped"]:
         views = self.config.views
         crop = [Crop(views.crop)] if views.crop else []
         return augment(waveform, [*chain(crop, views.augment)], source, sample_rate)
 
     def _vectors(
-        self, model: CPC, waveform: Float[Tensor, "window sample"], source: Part
+        self, model: CPC, waveform: Float[Tensor, "window sample"], source: BatchPart
     ) -> Float[Tensor, "every dim"]:
         return self._gathered_vectors(self._network(model), waveform, source)
 
-    def _keys(self, model: CPC, waveform: Float[Tensor, "window sample"], source: Part) -> Float[Tensor, "every dim"]:
+    def _keys(
+        self, model: CPC, waveform: Float[Tensor, "window sample"], source: BatchPart
+    ) -> Float[Tensor, "every dim"]:
         if self.momentum is None:
             return self._vectors(model, waveform, source)
         with torch.no_grad():
             return self._gathered_vectors(self.momentum.network, waveform, source)
 
     def _gathered_vectors(
-        self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: Part
+        self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: BatchPart
     ) -> Float[Tensor, "every dim"]:
         """The vectors of the windows of all processes: a norm over the batch is one over the whole batch."""
         return self._projected(network, gather_all(self._pooled(network, waveform, source)))
@@ -211,7 +213,7 @@ class InstanceLoss(nn.Module):
         return upcast(vectors)
 
     def _pooled(
-        self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: Part | None = None
+        self, network: nn.Module, waveform: Float[Tensor, "window sample"], source: BatchPart | None = None
     ) -> Float[Tensor, "window hidden"]:
         """With a source, after dropout, if that is a part of the views."""
         model, pooling = list(network.children())[:2]

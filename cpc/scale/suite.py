@@ -16,9 +16,9 @@ from cpc.evaluation.features import Features, Layer
 from cpc.evaluation.leakage import pretraining_note
 from cpc.evaluation.probes.probe import probe_cached
 from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup, check
-from cpc.evaluation.results import ProbeResult, Task
+from cpc.evaluation.results import ProbeResult, ProbeTask
 from cpc.evaluation.runner import pretrain_ids, progress_line, read_state, record, record_table
-from cpc.evaluation.stats import OverSeeds, Paired, over_seeds, paired
+from cpc.evaluation.stats import OverSeeds, PairedTest, over_seeds, paired
 from cpc.io import write_json
 from cpc.models.checkpoint import load
 from cpc.models.cpc import CPC, build
@@ -35,7 +35,7 @@ class Column(NamedTuple):
     """What a column of the table measures."""
 
     name: str
-    task: Task
+    task: ProbeTask
     train: str
     test: str
 
@@ -72,7 +72,7 @@ class Step:
     column: str
     lower: str
     upper: str
-    test: Paired
+    test: PairedTest
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from cpc.evaluation.probes.protocol import (
     place,
     unit,
 )
-from cpc.evaluation.results import SHORT, ProbeResult, Task, key
+from cpc.evaluation.results import SHORT, ProbeResult, ProbeTask, key
 from cpc.losses.supervised import ClassificationConfig, ClassificationLoss
 from cpc.models.cpc import ModelConfig
 from cpc.training.optim import OptimConfig
@@ -64,7 +64,7 @@ class Topline:
             if not value > 0:
                 raise InputError(f"topline.{name}={value}: must be above 0")
 
-    def recipe(self, setup: ProbeSetup, task: Task, model: ModelConfig) -> Recipe:
+    def recipe(self, setup: ProbeSetup, task: ProbeTask, model: ModelConfig) -> Recipe:
         """The recipe by which the trainer trains it on the corpus of a setup."""
         return Recipe(
             data=DataConfig(corpus=str(setup.corpus.path), window_size=self.window_size, batch_size=self.batch_size),
@@ -83,7 +83,7 @@ class Topline:
 
 def topline(
     setup: ProbeSetup,
-    task: Task,
+    task: ProbeTask,
     config: ModelConfig,
     how: Topline | None = None,
     cache: Path | None = None,
@@ -125,7 +125,7 @@ def topline(
     return identified(result, setup, short)
 
 
-def _classes(setup: ProbeSetup, task: Task, rows: Rows) -> Int64[np.ndarray, " cls"]:
+def _classes(setup: ProbeSetup, task: ProbeTask, rows: Rows) -> Int64[np.ndarray, " cls"]:
     """The numbers of the labels that the training utterances have."""
     if task == "phone":
         alignment, ids = setup.corpus.labels(setup.labels), [setup.corpus.ids[row] for row in rows.tolist()]
@@ -139,7 +139,7 @@ def _classes(setup: ProbeSetup, task: Task, rows: Rows) -> Int64[np.ndarray, " c
     return classes
 
 
-def _start(setup: ProbeSetup, task: Task, config: ModelConfig, how: Topline, rows: Rows) -> tuple[Trainer, str]:
+def _start(setup: ProbeSetup, task: ProbeTask, config: ModelConfig, how: Topline, rows: Rows) -> tuple[Trainer, str]:
     """The trainer on the labelled rows, and in words what it is validated on."""
     held = hold_out(task, setup.corpus, rows, setup.rows(setup.test), setup.protocol.seed)
     if not held.out.any():
@@ -187,7 +187,7 @@ def _train(trainer: Trainer, say: Callable[[str], None]) -> _Best:
 
 def _evaluate(
     setup: ProbeSetup,
-    task: Task,
+    task: ProbeTask,
     trainer: Trainer,
     classes: Int64[np.ndarray, " cls"],
     best: _Best,

@@ -13,7 +13,7 @@ from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from data_prep import librispeech as command
 from data_prep.aligner import PHONES
-from data_prep.download import Catalogue, Need, measure, peak
+from data_prep.download import Catalogue, SpaceNeeded, measure, peak
 from tests.openslr import PIPED, Served, entry, make_librispeech, serve, tar_folder, tarball, write_catalogue
 
 SUBSETS = {"dev-clean": 3, "dev-other": 2}
@@ -274,11 +274,11 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(server: Ser
 
 def test_the_most_that_is_needed_at_a_time() -> None:
     """Two subsets, archives of 10 and 20: both come first (30), then 11 + 40 and 21 + 80 more, archives kept or not."""
-    needs = [Need(10, 11, 40), Need(20, 21, 80)]
+    needs = [SpaceNeeded(10, 11, 40), SpaceNeeded(20, 21, 80)]
     assert peak(needs, keep=True) == 30 + 51 + 101
     # Without archives: 30 + 11 - 10 + 40 = 71, + 21 = 92, - 20 + 80 = 152.
     assert peak(needs, keep=False) == 152
-    assert peak([Need(100, 50, 1)], keep=False) == 150, "archive and files lie beside each other while unpacking"
+    assert peak([SpaceNeeded(100, 50, 1)], keep=False) == 150, "archive and files lie beside each other while unpacking"
     assert peak([], keep=True) == 0
 
 

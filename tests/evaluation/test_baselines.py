@@ -16,7 +16,7 @@ from cpc.evaluation.features import Features
 from cpc.evaluation.probes.linear import Fitting
 from cpc.evaluation.probes.probe import probe_cached, probe_run
 from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup, place
-from cpc.evaluation.results import Task
+from cpc.evaluation.results import ProbeTask
 from cpc.models.cpc import ModelConfig, build
 
 
@@ -92,7 +92,7 @@ def test_a_cached_result_is_not_computed_again(chords: Corpus, tmp_path: Path) -
 def test_whatever_determines_the_result_changes_the_key(chords: Corpus, tmp_path: Path) -> None:
     setup, features = ProbeSetup(chords, "phone_train", "phone_test"), MFCC39()
 
-    def key(features: Features, setup: ProbeSetup, task: Task = "phone") -> Path:
+    def key(features: Features, setup: ProbeSetup, task: ProbeTask = "phone") -> Path:
         return place(tmp_path, {"name": features.name, **features.settings}, setup, task)
 
     first = key(features, setup)

@@ -12,7 +12,7 @@ import cpc
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
 from cpc.data.sampler import WindowConfig
-from cpc.evaluation.diagnostics import Trained, anchors, horizon, load_trained, surprise
+from cpc.evaluation.diagnostics import TrainedCPC, anchors, horizon, load_trained, surprise
 from cpc.evaluation.plots.loss import draw_horizon
 from cpc.losses.cpc import CPCLoss
 from cpc.losses.negatives import All, Negatives, Uniform, Within
@@ -148,7 +148,7 @@ def test_what_surprises_within_a_window_does_not_depend_on_other_utterances(run:
     )
 
 
-def _frames(trained: Trained, corpus: Corpus, row: int) -> Latents:
+def _frames(trained: TrainedCPC, corpus: Corpus, row: int) -> Latents:
     audio = torch.from_numpy(np.array(corpus.waveform(row)))[None].float() / 32768
     return Latents(*(part[0] for part in trained.model(audio)))
 

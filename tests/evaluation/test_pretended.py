@@ -12,12 +12,12 @@ import cpc
 from cpc.audio.mfcc import MFCC39
 from cpc.data.corpus import Corpus
 from cpc.evaluation.abx.items import aligned_material, corpus_banks
-from cpc.evaluation.abx.task import Task as Comparison
+from cpc.evaluation.abx.task import ABXTask as Comparison
 from cpc.evaluation.abx.task import abx
 from cpc.evaluation.features import Layer
 from cpc.evaluation.probes.probe import probe
 from cpc.evaluation.probes.protocol import ProbeProtocol
-from cpc.evaluation.results import Task
+from cpc.evaluation.results import ProbeTask
 from tests.evaluation.trained import save_untrained
 from tests.pretend import GPU, Pretend, install
 
@@ -46,7 +46,7 @@ Both = Callable[[Callable[[torch.device], Any]], tuple[Any, Any]]
 
 
 @pytest.mark.parametrize("task", ["phone", "speaker_frame", "speaker_utterance"])
-def test_probes(task: Task, run: Path, chords: Corpus, on_both: Both) -> None:
+def test_probes(task: ProbeTask, run: Path, chords: Corpus, on_both: Both) -> None:
     name = task.partition("_")[0]
 
     def work(device: torch.device) -> list[float]:

@@ -15,7 +15,7 @@ from cpc.evaluation.features import FrameTable, extract_features
 from cpc.evaluation.probes import mlp
 from cpc.evaluation.probes import probe as probe_module
 from cpc.evaluation.probes.linear import Fitting
-from cpc.evaluation.probes.probe import Trained, evaluate, probe, train_classifier
+from cpc.evaluation.probes.probe import FittedProbe, evaluate, probe, train_classifier
 from cpc.evaluation.probes.protocol import GRID, ProbeProtocol, ProbeSetup
 from cpc.evaluation.results import ProbeResult
 
@@ -69,7 +69,7 @@ def test_frames_out_of_step_with_their_labels_lose(chords: Corpus) -> None:
 def test_the_test_set_has_no_part_in_any_choice(chords: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
 
-    def keeping(*given: object) -> Trained:
+    def keeping(*given: object) -> FittedProbe:
         trained.append(train_classifier(*given))  # type: ignore[arg-type]
         return trained[-1]
 

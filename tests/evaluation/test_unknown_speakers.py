@@ -20,7 +20,7 @@ from cpc.evaluation.probes.dataset import hold_out as hold_out_for_a_choice
 from cpc.evaluation.probes.dataset import speaker_numbers
 from cpc.evaluation.probes.probe import folds_of
 from cpc.evaluation.probes.protocol import over_speakers
-from cpc.evaluation.trials import Choice, draw_trials, gather
+from cpc.evaluation.trials import TrialChoice, draw_trials, gather
 from cpc.training.trainer import Trainer
 from tests.tiny import tiny
 
@@ -93,7 +93,7 @@ def test_verification(half_named: Corpus) -> None:
     trials = draw_trials(half_named, everything(half_named))
     assert "" not in speakers(half_named, trials.rows)
     assert int(trials.target.sum()) == 3  # one pair of each speaker, none of the four unknown
-    choice = Choice(train="all", test="all")
+    choice = TrialChoice(train="all", test="all")
     (half_named.path / "splits").mkdir(exist_ok=True)
     (half_named.path / "splits" / "all.txt").write_text("\n".join(half_named.ids) + "\n")
     material = gather(Corpus.open(half_named.path), choice, lambda samples: np.ones(len(samples), dtype=bool))
@@ -102,7 +102,7 @@ def test_verification(half_named: Corpus) -> None:
 
 def test_verification_by_a_list(half_named: Corpus, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("1 u0 u3\n0 u0 u1\n1 u6 u7\n")
-    choice = Choice(train="all", test="all", listed=tmp_path / "list")
+    choice = TrialChoice(train="all", test="all", listed=tmp_path / "list")
     (half_named.path / "splits").mkdir(exist_ok=True)
     (half_named.path / "splits" / "all.txt").write_text("\n".join(half_named.ids) + "\n")
     material = gather(Corpus.open(half_named.path), choice, lambda samples: np.ones(len(samples), dtype=bool))

@@ -9,7 +9,7 @@ import torch
 from cpc.config import InputError, validate
 from cpc.data.corpus import Corpus
 from cpc.evaluation.probes.protocol import ProbeProtocol, ProbeSetup
-from cpc.evaluation.results import Task
+from cpc.evaluation.results import ProbeTask
 from cpc.models.cpc import ModelConfig
 from cpc.scale import topline as module
 from cpc.scale.topline import Topline, topline
@@ -48,7 +48,9 @@ def test_speakers_and_seeds(chords: Corpus) -> None:
 
 
 @pytest.mark.parametrize("task", ["phone", "speaker_frame"])
-def test_labels_are_those_of_the_frames_and_nothing_that_is_held_out_is_trained_on(chords: Corpus, task: Task) -> None:
+def test_labels_are_those_of_the_frames_and_nothing_that_is_held_out_is_trained_on(
+    chords: Corpus, task: ProbeTask
+) -> None:
     setup = ProbeSetup(chords, "phone_train", "phone_test")
     trainer, _ = module._start(setup, task, SMALL, QUICK, setup.rows("phone_train"))
     rows, starts = trainer.windows.draw(7)

@@ -9,13 +9,13 @@ from cpc.evaluation.abx.items import (
     read_items,
     write_items,
 )
-from cpc.evaluation.abx.task import ABXResult, Task, abx
+from cpc.evaluation.abx.task import ABXResult, ABXTask, abx
 
 __all__ = [
     "ABXResult",
+    "ABXTask",
     "FeatureStore",
     "Items",
-    "Task",
     "abx",
     "corpus_banks",
     "corpus_items",

@@ -20,7 +20,7 @@ from cpc.evaluation.abx.items import (
     write_items,
 )
 from cpc.evaluation.abx.score import REPLICATES
-from cpc.evaluation.abx.task import ABXResult, Task, abx, choose, usual_unit
+from cpc.evaluation.abx.task import ABXResult, ABXTask, abx, choose, usual_unit
 from cpc.evaluation.features import Features, LayerName
 from cpc.evaluation.leakage import Unknown, pretraining_note
 from cpc.evaluation.results import SHORT, key
@@ -35,7 +35,7 @@ VERSION = 1  # part of every cache key: raise it when a change of code changes a
 def abx_run(
     run: Path,
     material: ABXData,
-    task: Task,
+    task: ABXTask,
     *,
     layers: Sequence[LayerName] = ("z", "c"),
     baselines: bool = True,
@@ -60,7 +60,7 @@ def abx_run(
 def abx_cached(
     group: Sequence[Features],
     material: ABXData,
-    task: Task,
+    task: ABXTask,
     cache: Path | None = None,
     device: str = "cpu",
     progress: bool = False,
@@ -77,7 +77,7 @@ def abx_cached(
     return measure_cached(group, cache, name, partial(_known, material), measure, **facts)
 
 
-def _measured(bank: FeatureStore, material: ABXData, task: Task, device: str, progress: bool) -> ABXResult:
+def _measured(bank: FeatureStore, material: ABXData, task: ABXTask, device: str, progress: bool) -> ABXResult:
     names = {"unit": material.unit, "corpus": material.corpus.name, "split": material.split}
     with progress_line(f"ABX {task.speaker} speakers, {task.context} context, of {bank.name}", progress) as said:
         result = abx(bank, material.items, task, **names, device=device, notes=material.notes)
@@ -91,7 +91,7 @@ def _known(material: ABXData, place: Path) -> ABXResult:
     return replace(saved, corpus=material.corpus.name, split=material.split, unit=material.unit)
 
 
-def _key(features: Features, material: ABXData, task: Task) -> str:
+def _key(features: Features, material: ABXData, task: ABXTask) -> str:
     facts = {
         "version": VERSION,
         "features": {"name": features.name, **features.settings},
@@ -164,10 +164,10 @@ class ABXConfig:
     progress: bool = True
 
     @property
-    def task(self) -> Task:
+    def task(self) -> ABXTask:
         """Raises InputError for a word that is not known."""
         caps = {"most_items": self.most_items, "most_speakers": self.most_speakers}
-        return Task.named(self.speaker, self.context, self.distance, self.slicing, **caps, seed=self.seed)
+        return ABXTask.named(self.speaker, self.context, self.distance, self.slicing, **caps, seed=self.seed)
 
     @property
     def kind(self) -> Unit:
@@ -192,7 +192,7 @@ def evaluate(features: Path, source: Path, asked: ABXConfig | None = None) -> li
     return results
 
 
-def _model(run: Path, source: Path, asked: ABXConfig, task: Task) -> list[ABXResult]:
+def _model(run: Path, source: Path, asked: ABXConfig, task: ABXTask) -> list[ABXResult]:
     if source.suffix == ".item":
         remedy = f"give a packed corpus as SOURCE, and --items {source}"
         raise InputError(f"source={source}: a model needs the audio of the items; {remedy}")
@@ -214,7 +214,7 @@ def _model(run: Path, source: Path, asked: ABXConfig, task: Task) -> list[ABXRes
     return results
 
 
-def _folder(folder: Path, source: Path, asked: ABXConfig, task: Task) -> ABXResult:
+def _folder(folder: Path, source: Path, asked: ABXConfig, task: ABXTask) -> ABXResult:
     if asked.hop is None:
         rule = "must be given for a folder of arrays: the seconds from one frame to the next, 0.01 for 100 Hz"
         raise InputError(f"hop: {rule}")

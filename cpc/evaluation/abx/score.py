@@ -283,7 +283,7 @@ def _padded(
 
 
 @dataclass(frozen=True)
-class Summary:
+class ErrorSummary:
     """The error with its 95% interval, 0 to 1, and the error of each ordered pair of phones (NaN: no cell)."""
 
     error: float
@@ -293,7 +293,7 @@ class Summary:
     pairs: Float64[np.ndarray, "phone phone"]
 
 
-def summarise(groups: Groups, cells: Cells, scores: Scores, phones: int, seed: int = 0) -> Summary:
+def summarise(groups: Groups, cells: Cells, scores: Scores, phones: int, seed: int = 0) -> ErrorSummary:
     """Average the cells, and resample speakers for the interval."""
     table = _Table.of(groups, cells, scores, phones)
     pairs = table.pairs(np.ones((len(table.speakers), 1)))[:, 0]
@@ -301,7 +301,7 @@ def summarise(groups: Groups, cells: Cells, scores: Scores, phones: int, seed: i
     errors = table.replicates(seed) if several else _over_pairs(pairs[np.isfinite(pairs)], seed)
     low, high = np.nanquantile(errors, [0.025, 0.975])
     resampled: Resampled = "speakers" if several else "phone pairs"
-    return Summary(float(np.nanmean(pairs)), float(low), float(high), resampled, pairs.reshape(phones, phones))
+    return ErrorSummary(float(np.nanmean(pairs)), float(low), float(high), resampled, pairs.reshape(phones, phones))
 
 
 @dataclass(frozen=True)

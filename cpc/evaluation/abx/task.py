@@ -24,7 +24,7 @@ from cpc.evaluation.abx.cells import (
 )
 from cpc.evaluation.abx.distance import Distance
 from cpc.evaluation.abx.items import FeatureStore, Items, Slicing
-from cpc.evaluation.abx.score import REPLICATES, Distances, Stretches, Summary, measure, score_cells, summarise
+from cpc.evaluation.abx.score import REPLICATES, Distances, ErrorSummary, Stretches, measure, score_cells, summarise
 from cpc.evaluation.results import Identity, Saved, joined, letters
 
 
@@ -114,7 +114,7 @@ FEW = 8  # speakers, below which an interval over speakers is too narrow to be r
 
 
 @dataclass(frozen=True)
-class Task:
+class ABXTask:
     """What is compared with what. `most_items` of a group, `most_speakers` for the X of each A; None: all.
 
     Raises InputError for numbers with which there would be nothing to compare.
@@ -136,7 +136,7 @@ class Task:
     @classmethod
     def named(
         cls, speaker: str, context: str, distance: str = "angular", slicing: str = "centre", **rest: Any
-    ) -> "Task":
+    ) -> "ABXTask":
         """The task of words typed by a user. Raises InputError for a word that is not known."""
         return cls(
             choose("speaker", speaker, Speaker),
@@ -166,7 +166,7 @@ class Comparison:
     empty: int  # items that were drawn and have no frame
 
 
-def compare(bank: FeatureStore, items: Items, task: Task, device: str = "cpu") -> Comparison:
+def compare(bank: FeatureStore, items: Items, task: ABXTask, device: str = "cpu") -> Comparison:
     """Score every cell. Raises InputError where there is nothing to compare."""
     groups, names = make_groups(items, task.context, task.most_items, task.seed)
     starts, counts = bank.slice(items, task.slicing)
@@ -188,7 +188,7 @@ def compare(bank: FeatureStore, items: Items, task: Task, device: str = "cpu") -
 def abx(
     bank: FeatureStore,
     items: Items,
-    task: Task | None = None,
+    task: ABXTask | None = None,
     *,
     unit: str = "items",
     corpus: str = "",
@@ -201,7 +201,7 @@ def abx(
     `unit`, `corpus` and `split` say what the items are, `notes` what a reader has to know besides. Raises InputError
     for files without features, values that are not finite, and items among which there is nothing to compare.
     """
-    task = task or Task()
+    task = task or ABXTask()
     found = compare(bank, items, task, device)
     summary = summarise(found.groups, found.cells, found.scores, len(found.phones), task.seed)
     return ABXResult(
@@ -237,14 +237,14 @@ def _triplets(found: Comparison) -> Int64[np.ndarray, " cell"]:
     return triplets
 
 
-def _pair_errors(found: Comparison, summary: Summary) -> dict[str, dict[str, float]]:
+def _pair_errors(found: Comparison, summary: ErrorSummary) -> dict[str, dict[str, float]]:
     errors: dict[str, dict[str, float]] = {}
     for a, b in np.argwhere(np.isfinite(summary.pairs)).tolist():
         errors.setdefault(found.phones[a], {})[found.phones[b]] = float(summary.pairs[a, b])
     return errors
 
 
-def _notes(found: Comparison, summary: Summary) -> list[str]:
+def _notes(found: Comparison, summary: ErrorSummary) -> list[str]:
     notes, speakers = [], len(np.unique(found.groups.speaker))
     if found.empty:
         notes.append(f"{found.empty} items that were drawn are shorter than a frame, or lie beyond the last: skipped.")
@@ -255,7 +255,7 @@ def _notes(found: Comparison, summary: Summary) -> list[str]:
     return notes
 
 
-def _protocol(task: Task, unit: str) -> str:
+def _protocol(task: ABXTask, unit: str) -> str:
     what = {"within": "X by the speaker of A and B", "across": "X by another speaker than A and B"}[task.speaker]
     where = {"within": "between the same two phones", "any": "wherever they occur"}[task.context]
     slicing = {"centre": "frames centred within the item", "librilight": "the same without the last frame"}[

@@ -45,7 +45,7 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Listing:
+class FileListing:
     """The files of a source, sorted by id, in a database on disk. `digest` covers their paths and sizes."""
 
     root: Path
@@ -63,7 +63,7 @@ class Listing:
                 yield number, block
 
 
-def listed(source: Path) -> Listing:
+def listed(source: Path) -> FileListing:
     """The listing of a folder, subfolders included, or of one file.
 
     Raises:
@@ -84,7 +84,7 @@ def listed(source: Path) -> Listing:
             raise InputError(f"id={file.id}: two files would share it: {both}; rename one of them")
         sha.update(json.dumps(file).encode() + b"\n")
         files, before = files + 1, file
-    return Listing(root, database, files, sha.hexdigest())
+    return FileListing(root, database, files, sha.hexdigest())
 
 
 def _file(path: Path, root: Path) -> File:

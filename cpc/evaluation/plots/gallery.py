@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from cpc.config import InputError
 from cpc.data.corpus import Corpus
-from cpc.evaluation.diagnostics import Trained, horizon, load_trained, surprise
+from cpc.evaluation.diagnostics import TrainedCPC, horizon, load_trained, surprise
 from cpc.evaluation.features import extract
 from cpc.evaluation.plots.loss import draw_horizon, draw_utterance
 from cpc.evaluation.plots.maps import (
@@ -41,7 +41,7 @@ class Gallery:
     """What all pictures are drawn from. `most` caps the utterances that a picture looks at."""
 
     run: Path
-    trained: Trained
+    trained: TrainedCPC
     corpus: Corpus
     train: str
     test: str
@@ -106,7 +106,7 @@ def draw_all(
     return drawn
 
 
-def _check_rate(model: Trained, corpus: Corpus) -> None:
+def _check_rate(model: TrainedCPC, corpus: Corpus) -> None:
     if model.model.sample_rate != corpus.sample_rate:
         rule = f"has {corpus.sample_rate} Hz where the model needs {model.model.sample_rate}; pack it at that rate"
         raise InputError(f"corpus={corpus.path}: {rule}")

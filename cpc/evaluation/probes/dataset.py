@@ -18,7 +18,7 @@ from cpc.data.corpus import Corpus
 from cpc.data.splits import has_speaker, overlap
 from cpc.evaluation.features import Features, FrameTable
 from cpc.evaluation.probes.protocol import ProbeSetup, Rows
-from cpc.evaluation.results import Task
+from cpc.evaluation.results import ProbeTask
 from cpc.seeding import derive
 
 SHARE = 0.2
@@ -32,7 +32,7 @@ class HeldOut(NamedTuple):
     words: str
 
 
-def hold_out(task: Task, corpus: Corpus, train: Rows, test: Rows, seed: int, share: float = SHARE) -> HeldOut:
+def hold_out(task: ProbeTask, corpus: Corpus, train: Rows, test: Rows, seed: int, share: float = SHARE) -> HeldOut:
     """About `share` of the training utterances, as different from the rest as the test is."""
     speakers, chapters, ids = (_names(column, train) for column in (corpus.speakers, corpus.chapters, corpus.ids))
     if not task.startswith("speaker"):
@@ -76,7 +76,7 @@ def _names(column: Sequence[str], rows: Rows) -> list[str]:
 BUDGETS = (1.0, 10.0, 100.0)  # percent
 
 
-def labelled(task: Task, corpus: Corpus, rows: Rows, percent: float, seed: int) -> Bool[np.ndarray, " utterance"]:
+def labelled(task: ProbeTask, corpus: Corpus, rows: Rows, percent: float, seed: int) -> Bool[np.ndarray, " utterance"]:
     """Which of the rows have labels within a budget of `percent` of them, at least one.
 
     Utterances come in the order of a hash of the seed and their id. Where speakers are to be told apart they come
@@ -154,7 +154,7 @@ class Examples:
         return self.take(np.sort(generator.choice(len(self), most, replace=False)))
 
 
-def examples(setup: ProbeSetup, task: Task, features: Features, rows: Rows, table: FrameTable) -> Examples:
+def examples(setup: ProbeSetup, task: ProbeTask, features: Features, rows: Rows, table: FrameTable) -> Examples:
     """The labelled examples of some rows, from the table of their features."""
     if len(table) != len(rows):
         raise ValueError(f"table={len(table)} utterances: the split has {len(rows)}; extract the rows of the split")

@@ -35,7 +35,7 @@ from cpc.evaluation.probes.protocol import (
     make_result,
     place,
 )
-from cpc.evaluation.results import TASKS, ProbeResult, Task
+from cpc.evaluation.results import TASKS, ProbeResult, ProbeTask
 from cpc.evaluation.runner import (
     load_checked,
     pretrain_ids,
@@ -54,7 +54,7 @@ FEW = 5_000  # so few are fitted to the minimum, before which their likelihood d
 
 
 @dataclass(frozen=True)
-class Choice:
+class L2Choice:
     """The chosen strength, the classifier that it gave, and the held-out log-likelihood (nats) of every strength.
 
     `share`: of the examples that it was chosen on; `for_all` is the same prior for all of them.
@@ -72,7 +72,7 @@ class Choice:
 
 def choose_l2(
     train: Examples, held: Examples, classes: int, grid: Sequence[float], fitting: Fitting, seed: int, device: str
-) -> Choice:
+) -> L2Choice:
     """The strength whose classifier gives the labels of `held` the highest likelihood.
 
     Accuracy ties where examples are few (of 100 held-out utterance means every strength may get 93 right), and the
@@ -84,14 +84,14 @@ def choose_l2(
     (x, y), (held_x, held_y) = ((part.x(), torch.from_numpy(part.y)) for part in parts)
     tolerance = fitting.tolerance if len(x) <= FEW else max(COARSE, fitting.tolerance)
     coarse = replace(fitting, tolerance=tolerance, max_frames=None)
-    best: Choice | None = None
+    best: L2Choice | None = None
     tried: dict[float, float] = {}
     start: LinearClassifier | None = None
     for l2 in sorted(grid, reverse=True):
         start = fit(x, y, classes, replace(coarse, l2=l2), device, start)
         tried[l2] = _log_likelihood(start, held_x, held_y)
         if best is None or tried[l2] > tried[best.l2]:
-            best = Choice(l2, share, start, tried)
+            best = L2Choice(l2, share, start, tried)
         elif list(tried).index(l2) - list(tried).index(best.l2) >= WORSE:
             break
     if best is None:
@@ -116,7 +116,7 @@ Counts = Int64[np.ndarray, " _"]
 Predictor = LinearClassifier | HiddenLayerClassifier
 
 
-class Trained(NamedTuple):
+class FittedProbe(NamedTuple):
     """A classifier, how it came to be, and in words what was chosen on the held-out part."""
 
     classifier: Predictor
@@ -127,7 +127,7 @@ class Trained(NamedTuple):
     choice: str
 
 
-def train_classifier(setup: ProbeSetup, task: Task, train: Examples, classes: int) -> Trained:
+def train_classifier(setup: ProbeSetup, task: ProbeTask, train: Examples, classes: int) -> FittedProbe:
     """Train on labels 0 … classes − 1. What is held out is put back for the linear classifier's last fit."""
     inside, words = _held_out(setup, task, train)
     if setup.protocol.classifier == "linear":
@@ -139,10 +139,10 @@ def train_classifier(setup: ProbeSetup, task: Task, train: Examples, classes: in
         kept, train.take(inside), classes, hidden=protocol.hidden, seed=protocol.seed, device=setup.device
     )  # fmt: skip
     choice = f"stopped early on {words} (accuracy there {found.held_accuracy:.1%}), which it does not train on"
-    return Trained(found, found.iterations, found.converged, None, len(kept), choice)
+    return FittedProbe(found, found.iterations, found.converged, None, len(kept), choice)
 
 
-def _held_out(setup: ProbeSetup, task: Task, train: Examples) -> tuple[Bool[np.ndarray, " example"], str]:
+def _held_out(setup: ProbeSetup, task: ProbeTask, train: Examples) -> tuple[Bool[np.ndarray, " example"], str]:
     """Which examples are held out, from the utterances that have any, and what they are in words."""
     places = np.unique(train.utterances)
     rows = setup.rows(setup.train)
@@ -154,7 +154,7 @@ def _held_out(setup: ProbeSetup, task: Task, train: Examples) -> tuple[Bool[np.n
 
 def _linear(
     setup: ProbeSetup, train: Examples, inside: Bool[np.ndarray, " example"], words: str, classes: int
-) -> Trained:
+) -> FittedProbe:
     protocol, start = setup.protocol, None
     l2, choice = protocol.l2[len(protocol.l2) // 2], "L2 {:.2g}"
     if len(protocol.l2) > 1 and inside.any():
@@ -169,7 +169,7 @@ def _linear(
         choice += f", trained on {len(drawn):,} of {len(train):,} examples"
     fitting = replace(protocol.fitting, l2=l2, max_frames=None)
     found = fit(drawn.x(), torch.from_numpy(drawn.y), classes, fitting, setup.device, start)
-    return Trained(found, found.iterations, found.converged, l2, len(drawn), choice.format(l2))
+    return FittedProbe(found, found.iterations, found.converged, l2, len(drawn), choice.format(l2))
 
 
 def count_correct(classifier: Predictor, test: Examples, utterances: int) -> tuple[Counts, Counts]:
@@ -191,7 +191,7 @@ def probe(
     corpus: Corpus,
     train: Split,
     test: Split,
-    task: Task,
+    task: ProbeTask,
     *,
     labels: str = "phones",
     pretrain_ids: Sequence[str] | None = None,
@@ -217,7 +217,7 @@ def probe(
 
 def evaluate(
     setup: ProbeSetup,
-    task: Task,
+    task: ProbeTask,
     features: Features,
     train: FrameTable,
     test: FrameTable,
@@ -232,7 +232,7 @@ def evaluate(
     return replace(result, notes=notes + result.notes)
 
 
-def measure(setup: ProbeSetup, task: Task, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
+def measure(setup: ProbeSetup, task: ProbeTask, features: Features, train: FrameTable, test: FrameTable) -> ProbeResult:
     """The same for splits that were checked before; its notes are on labels and training alone."""
     if task == "phone_sequence":
         return evaluate_sequences(setup, features, train, test)
@@ -246,7 +246,7 @@ def measure(setup: ProbeSetup, task: Task, features: Features, train: FrameTable
 
 
 def _evaluate(
-    setup: ProbeSetup, task: Task, name: str, learnt: Examples, evaluated: Examples, notes: tuple[str, ...]
+    setup: ProbeSetup, task: ProbeTask, name: str, learnt: Examples, evaluated: Examples, notes: tuple[str, ...]
 ) -> ProbeResult:
     classes = np.unique(learnt.y)
     if len(classes) < 2 or not len(evaluated):
@@ -266,7 +266,7 @@ def _evaluate(
     )  # fmt: skip
 
 
-def _training_notes(trained: Trained, test: Examples, classes: int) -> tuple[str, ...]:
+def _training_notes(trained: FittedProbe, test: Examples, classes: int) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if not trained.converged:
         notes += (f"The classifier did not converge in {trained.iterations} iterations.",)
@@ -283,7 +283,7 @@ def _empty_note(name: str, utterances: int, given: Examples) -> tuple[str, ...]:
 # --- Leave-speakers-out cross-validation: each speaker of both splits is tested by a classifier that never heard them.
 
 
-def evaluate_folds(setup: ProbeSetup, task: Task, features: Features, table: FrameTable) -> ProbeResult:
+def evaluate_folds(setup: ProbeSetup, task: ProbeTask, features: Features, table: FrameTable) -> ProbeResult:
     """Evaluate every fold of `setup.folds` and pool the counts; `table` has the features of the rows `setup.tested`."""
     notes, rows = check(setup, task), setup.tested
     fold = folds_of([setup.corpus.speakers[row] for row in rows.tolist()], setup.folds, setup.protocol.seed)
@@ -327,11 +327,11 @@ def _pool(setup: ProbeSetup, results: Sequence[ProbeResult], notes: tuple[str, .
 # --- The layers of a run's model beside the baselines; nothing is computed twice.
 
 
-KINDS: Mapping[str, tuple[Task, ...]] = {
+KINDS: Mapping[str, tuple[ProbeTask, ...]] = {
     "speaker": ("speaker_frame", "speaker_utterance"),
     **{task: (task,) for task in TASKS},
 }
-ProbeJob = tuple[Features, Task, ProbeProtocol]
+ProbeJob = tuple[Features, ProbeTask, ProbeProtocol]
 
 
 def probe_run(
@@ -374,7 +374,7 @@ def probe_run(
 def probe_cached(
     group: Sequence[Features],
     setup: ProbeSetup,
-    tasks: Sequence[Task],
+    tasks: Sequence[ProbeTask],
     cache: Path,
     protocols: Sequence[ProbeProtocol] = (ProbeProtocol(),),
 ) -> list[ProbeResult]:

@@ -14,7 +14,7 @@ from cpc.data.splits import has_speaker
 from cpc.evaluation import leakage
 from cpc.evaluation.phones import silent_classes
 from cpc.evaluation.probes.linear import Fitting
-from cpc.evaluation.results import SHORT, TASKS, Count, ProbeResult, Task, key
+from cpc.evaluation.results import SHORT, TASKS, Count, ProbeResult, ProbeTask, key
 from cpc.evaluation.stats import bootstrap_interval, by_cluster
 
 VERSION = 5  # part of every key: raise it when a change of code changes any probe's numbers
@@ -63,7 +63,7 @@ class ProbeProtocol:
         """The features with what they are seen with: "MFCC ±8"."""
         return f"{features} ±{self.context}" if self.context else features
 
-    def sentence(self, task: Task, labels: str, choice: str) -> str:
+    def sentence(self, task: ProbeTask, labels: str, choice: str) -> str:
         """The protocol in words; `choice` says what training chose on its held-out part."""
         beside = f" with {self.context} frames on either side" if self.context else ""
         parts = [f"{self._kind(task)} on {unit(task, labels)}{beside}; standardised by training statistics", choice]
@@ -71,7 +71,7 @@ class ProbeProtocol:
             parts.append(f"{self.budget:g}% of the training utterances labelled")
         return "; ".join([*parts, f"seed {self.seed}", f"{REPLICATES} bootstrap replicates"])
 
-    def _kind(self, task: Task) -> str:
+    def _kind(self, task: ProbeTask) -> str:
         if task == "phone_sequence":
             return "linear layer over 80 ms, every 40 ms, trained with CTC by Adam, greedy decoding,"
         if self.classifier == "mlp":
@@ -79,7 +79,7 @@ class ProbeProtocol:
         return f"linear softmax classifier, trained by L-BFGS to a relative change of {self.fitting.tolerance:g},"
 
 
-def unit(task: Task, labels: str) -> str:
+def unit(task: ProbeTask, labels: str) -> str:
     """What one example of a task is, in words."""
     return {
         "phone": f"single frames, labelled by `{labels}` at their centres in time",
@@ -130,7 +130,7 @@ class ProbeSetup:
         return np.union1d(self.rows(self.train), self.rows(self.test)) if self.folds else self.rows(self.test)
 
 
-def check(setup: ProbeSetup, task: Task) -> tuple[str, ...]:
+def check(setup: ProbeSetup, task: ProbeTask) -> tuple[str, ...]:
     """What the splits share, as sentences. Raises InputError before anything is computed for an unfit setup."""
     if task not in TASKS:
         raise InputError(f"task={task}: must be one of {', '.join(TASKS)}")
@@ -144,7 +144,7 @@ def check(setup: ProbeSetup, task: Task) -> tuple[str, ...]:
     return leakage.check(task, setup.corpus, setup.rows(setup.train), setup.rows(setup.test))
 
 
-def _check_folds(setup: ProbeSetup, task: Task) -> tuple[str, ...]:
+def _check_folds(setup: ProbeSetup, task: ProbeTask) -> tuple[str, ...]:
     if task.startswith("speaker"):
         raise InputError(f"folds={setup.folds}: folds are over speakers, whom {task} has to know; use them for phones")
     speakers = len({setup.corpus.speakers[row] for row in setup.tested.tolist()} - {""})
@@ -207,7 +207,7 @@ def over_speakers(
 # --- Results that were computed before, under a key of all that determines them.
 
 
-def place(cache: Path, subject: Mapping[str, object], setup: ProbeSetup, task: Task) -> Path:
+def place(cache: Path, subject: Mapping[str, object], setup: ProbeSetup, task: ProbeTask) -> Path:
     """`cache`/KEY.json of one result.
 
     KEY hashes all that determines it: `subject` (what is evaluated, as plain values), audio, labels, the ids of both

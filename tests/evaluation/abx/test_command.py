@@ -19,7 +19,7 @@ from cpc.data.pack import pack
 from cpc.data.shards import Source
 from cpc.evaluation.abx.items import aligned_material, corpus_banks, listed_material, read_items, write_items
 from cpc.evaluation.abx.run import ABXConfig, abx_cached, evaluate
-from cpc.evaluation.abx.task import ABXResult, Task, abx, abx_table
+from cpc.evaluation.abx.task import ABXResult, ABXTask, abx, abx_table
 from cpc.models.cpc import ModelConfig, build
 from cpc.tracking.mlflow import connect, experiment_id
 
@@ -61,11 +61,11 @@ def named(chords: Corpus, tmp_path: Path) -> Corpus:
 def test_mfcc_tell_chords_apart_and_shuffled_labels_are_half(chords: Corpus) -> None:
     material = aligned_material(chords, "phone")
     (bank,) = corpus_banks([MFCC39()], chords, material.rows)
-    right = abx(bank, material.items, Task("across", "any"))
+    right = abx(bank, material.items, ABXTask("across", "any"))
     assert right.error < 0.1
     # Labels of other utterances: every chord is as near to any as to its own.
     wrong = aligned_material(chords, "phone", labels="shuffled")
-    shuffled = abx(bank, wrong.items, Task("across", "any"))
+    shuffled = abx(bank, wrong.items, ABXTask("across", "any"))
     assert shuffled.low < 0.5 < shuffled.high
     assert shuffled.high - shuffled.low < 0.1
 
@@ -75,7 +75,7 @@ def test_a_shifted_clock_costs_accuracy(chords: Corpus) -> None:
     material = aligned_material(chords, "phone")
     (bank,) = corpus_banks([MFCC39()], chords, material.rows)
     late = replace(bank, centres=lambda n: bank.centres(n) + 0.05)
-    task = Task("within", "any")
+    task = ABXTask("within", "any")
     assert abx(late, material.items, task).error > abx(bank, material.items, task).error + 0.1
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_computed_twice(chords: Corpus, tmp_path: Path) -> None:
             self.passes += 1
             return super().forward(*arguments)
 
-    features, material, task = Counted(), aligned_material(chords, "phone", "speaker_test"), Task("within", "any")
+    features, material, task = Counted(), aligned_material(chords, "phone", "speaker_test"), ABXTask("within", "any")
     (first,) = abx_cached([features], material, task, tmp_path)
     passes = features.passes
     assert abx_cached([features], material, task, tmp_path) == [first]
@@ -158,7 +158,7 @@ def test_a_folder_on_a_corpus_on_its_items_and_a_model_on_them_agree(
     assert len(read_items(tmp_path / "x.item")) == len(material.items)
     (on_items,) = evaluate(tmp_path / "mfcc", tmp_path / "x.item", replace(asked, split=None, keep_items=None))
     listed = listed_material(named, tmp_path / "x.item")
-    (from_audio,) = abx_cached([MFCC39()], listed, Task("within", "any"))
+    (from_audio,) = abx_cached([MFCC39()], listed, ABXTask("within", "any"))
     errors = [result.error for result in (on_corpus, on_items, from_audio)]
     assert errors == pytest.approx([errors[0]] * 3, abs=1e-3)
     assert (on_corpus.unit, on_items.unit, on_items.split, on_items.where) == ("phone", "items", "x", "x")

@@ -11,11 +11,11 @@ from cpc.config import InputError
 from cpc.evaluation.abx.cells import Names, make_groups
 from cpc.evaluation.abx.items import FeatureStore, Items
 from cpc.evaluation.abx.score import _Table, summarise
-from cpc.evaluation.abx.task import Comparison, Task, abx, compare
+from cpc.evaluation.abx.task import ABXTask, Comparison, abx, compare
 from cpc.evaluation.features import FrameTable
 from tests.evaluation.abx import reference
 
-ALL = Task(most_items=None, most_speakers=None)
+ALL = ABXTask(most_items=None, most_speakers=None)
 HOP = 0.01
 
 
@@ -76,7 +76,7 @@ def test_cells_and_error_are_those_of_the_oracle(speaker: str, context: str, dis
         stretches = [torch.eye(3)[s[:, 0].long()] * (s != 2) for s in stretches]
     if context == "any":
         items = replace(items, previous=np.full(36, "-"), following=np.full(36, "-"))
-    task = Task(speaker, context, distance, most_items=None, most_speakers=None)
+    task = ABXTask(speaker, context, distance, most_items=None, most_speakers=None)
     found = compare(bank_of(stretches), items, task)
     # Frames come out of single precision; the oracle gets the same numbers.
     frames = [stretch.float().double().tolist() for stretch in stretches]
@@ -112,8 +112,8 @@ def one_hot(items: Items, lengths: list[int]) -> list[torch.Tensor]:
     return [torch.eye(3)["ABC".index(p)].repeat(n, 1) for p, n in zip(items.phones.tolist(), lengths, strict=True)]
 
 
-@pytest.mark.parametrize("task", [Task(s, c) for s in ("within", "across") for c in ("within", "any")])
-def test_one_hot_phones_are_never_confused_and_silence_always_half(task: Task) -> None:
+@pytest.mark.parametrize("task", [ABXTask(s, c) for s in ("within", "across") for c in ("within", "any")])
+def test_one_hot_phones_are_never_confused_and_silence_always_half(task: ABXTask) -> None:
     stretches, items = made(60, seed=1)
     lengths = [len(stretch) for stretch in stretches]
     right = abx(bank_of(one_hot(items, lengths)), items, task)
@@ -128,7 +128,7 @@ def test_noise_is_half_within_its_interval(speaker: str) -> None:
     generator = np.random.default_rng(4)
     names = [generator.choice(list(letters), 900).tolist() for letters in ("ABC", "x", "rstuvwyz")]
     stretches = [torch.from_numpy(generator.normal(size=(4, 8))) for _ in range(900)]
-    result = abx(bank_of(stretches), items_of(stretches, *names), Task(speaker))
+    result = abx(bank_of(stretches), items_of(stretches, *names), ABXTask(speaker))
     assert result.low < 0.5 < result.high
     assert result.high - result.low < 0.1
 
@@ -148,7 +148,7 @@ def test_neither_order_nor_names_nor_scale_matter() -> None:
 
 def test_saying_everything_twice_changes_nothing_across_speakers() -> None:
     stretches, items = made(40, seed=9)
-    task = Task("across", most_items=None, most_speakers=None)
+    task = ABXTask("across", most_items=None, most_speakers=None)
     once, twice = abx(bank_of(stretches), items, task), abx(bank_of(stretches), items.take(np.arange(80) % 40), task)
     assert twice.error == pytest.approx(once.error, abs=1e-12)
     assert twice.triplets == 8 * once.triplets
@@ -157,7 +157,7 @@ def test_saying_everything_twice_changes_nothing_across_speakers() -> None:
 def test_frames_that_are_dropped_and_distances_that_are_chosen_matter() -> None:
     stretches, items = made(60, seed=2)
     results = [
-        abx(bank_of(stretches), items, Task(distance=d, slicing=s))
+        abx(bank_of(stretches), items, ABXTask(distance=d, slicing=s))
         for d in ("angular", "euclidean")
         for s in ("centre", "librilight")
     ]
@@ -170,7 +170,7 @@ def test_frames_that_are_dropped_and_distances_that_are_chosen_matter() -> None:
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     stretches, items = made(200, seed=2)
-    results = [abx(bank_of(stretches), items, Task(most_items=3, seed=seed)) for seed in (5, 5, 6)]
+    results = [abx(bank_of(stretches), items, ABXTask(most_items=3, seed=seed)) for seed in (5, 5, 6)]
     assert results[0] == results[1]
     assert results[0].error != results[2].error
 
@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 def cells_of(speaker: str) -> tuple[Comparison, int]:
     stretches, items = made(120, seed=11)
-    return compare(bank_of(stretches), items, Task(speaker)), 3
+    return compare(bank_of(stretches), items, ABXTask(speaker)), 3
 
 
 @pytest.mark.parametrize("speaker", ["within", "across"])
@@ -235,7 +235,7 @@ def test_one_speaker_has_an_interval_over_phone_pairs_and_is_told() -> None:
     assert result.low < result.error < result.high
     assert "One speaker" in result.notes[-1]
     with pytest.raises(InputError, match="no phone was said by two speakers where another was said in the same"):
-        abx(bank_of(stretches), alone, Task("across"))
+        abx(bank_of(stretches), alone, ABXTask("across"))
 
 
 def test_pairs_of_phones_average_to_the_error() -> None:
@@ -261,7 +261,7 @@ def test_features_that_cannot_be_compared(value: float, distance: str, said: str
     for stretch in stretches:
         stretch[0, 0] = value
     with pytest.raises(InputError, match=said):
-        abx(bank_of(stretches), items, Task(distance=distance))
+        abx(bank_of(stretches), items, ABXTask(distance=distance))
 
 
 @pytest.mark.parametrize(
@@ -275,21 +275,21 @@ def test_features_that_cannot_be_compared(value: float, distance: str, said: str
 )
 def test_words_that_are_not_known(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Task.named(*words)
+        ABXTask.named(*words)
 
 
 def test_caps_that_leave_nothing() -> None:
     with pytest.raises(InputError, match="most_items=1: must be 2 or more"):
-        Task(most_items=1)
+        ABXTask(most_items=1)
     with pytest.raises(InputError, match="most_speakers=0: must be 1 or more"):
-        Task(most_speakers=0)
+        ABXTask(most_speakers=0)
 
 
 @pytest.mark.cuda
 def test_a_gpu_gives_the_same(cuda: torch.device) -> None:
     stretches, items = made(120, seed=6, longest=20)
     for distance in ("angular", "euclidean"):
-        task = Task("across", "any", distance)
+        task = ABXTask("across", "any", distance)
         there, here = (abx(bank_of(stretches), items, task, device=str(d)) for d in (cuda, "cpu"))
         assert there.error == pytest.approx(here.error, abs=1e-3)
 

@@ -20,7 +20,7 @@ from cpc.evaluation import compare
 from cpc.evaluation.features import Layer
 from cpc.evaluation.report import write_report
 from cpc.evaluation.results import headings
-from cpc.evaluation.trials import Choice, gather
+from cpc.evaluation.trials import TrialChoice, gather
 from cpc.evaluation.verification import (
     Estimate,
     Session,
@@ -37,7 +37,7 @@ from cpc.tracking.mlflow import connect
 from tests.evaluation.trained import save_untrained
 from tests.tiny import SHORT, tiny
 
-CROSSED = Choice("phone_test", "phone_train")  # of one speaker the mean, of the three others the trials
+CROSSED = TrialChoice("phone_test", "phone_train")  # of one speaker the mean, of the three others the trials
 QUIET = VerificationConfig(CROSSED, progress=False)
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_computed_twice(chords: Corpus, tmp_path: Path) -> None:
             return super().forward(*arguments)
 
     features = Counted()
-    choice = Choice("speaker_train", "speaker_test")
+    choice = TrialChoice("speaker_train", "speaker_test")
     session = Session(gather(chords, choice, lambda samples: samples > 400), tmp_path)
     (first,) = verify_cached([features], session)
     passes = features.passes
@@ -151,7 +151,7 @@ def test_other_chapters_and_utterances_too_short(chords: Corpus, tmp_path: Path)
     everything = tmp_path / "everything.txt"
     everything.write_text("\n".join(chords.ids))
     checkpoint = save_untrained(chords.path, tmp_path / "runs" / "one") / "last.safetensors"
-    choice = Choice(str(everything), str(everything), other_chapters=True)
+    choice = TrialChoice(str(everything), str(everything), other_chapters=True)
     (result,) = evaluate(checkpoint, chords.path, replace(QUIET, choice=choice, layers=("z",), baselines=False))
     assert result.targets == 4 * 3 * 4 * 4  # four speakers, three pairs of chapters, four utterances in each
     assert result.notes[0] == "1 of 49 test utterances are too short for a frame: skipped."
@@ -162,15 +162,15 @@ def test_other_chapters_and_utterances_too_short(chords: Corpus, tmp_path: Path)
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        (Choice(test="none"), "split=none: no such split"),
-        (Choice(train="none"), "split=none: no such split"),
-        (Choice(test="speaker_test", other_chapters=True), "none of 4 speakers has two utterances, of known"),
-        (Choice(listed=Path("list.txt")), "trials=list.txt: no such file"),
-        (Choice(listed=Path("list.txt"), other_chapters=True), "other_chapters: the pairs are those of list.txt"),
-        (Choice(most=0), "most=0: must be at least 1"),
+        (TrialChoice(test="none"), "split=none: no such split"),
+        (TrialChoice(train="none"), "split=none: no such split"),
+        (TrialChoice(test="speaker_test", other_chapters=True), "none of 4 speakers has two utterances, of known"),
+        (TrialChoice(listed=Path("list.txt")), "trials=list.txt: no such file"),
+        (TrialChoice(listed=Path("list.txt"), other_chapters=True), "other_chapters: the pairs are those of list.txt"),
+        (TrialChoice(most=0), "most=0: must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_said(chords: Corpus, tmp_path: Path, choice: Choice, said: str) -> None:
+def test_what_cannot_be_is_said(chords: Corpus, tmp_path: Path, choice: TrialChoice, said: str) -> None:
     run = save_untrained(chords.path, tmp_path / "runs" / "one")
     with pytest.raises(InputError, match=said):
         evaluate(run / "last.safetensors", chords.path, replace(QUIET, choice=choice))
