@@ -22,7 +22,7 @@ def examples(count: int, seed: int, dim: int = 60, classes: int = 4) -> Examples
     return Examples(table, np.arange(count), y, np.arange(count))
 
 
-def choose(train: Examples, held: Examples, grid: tuple[float, ...] = GRID) -> regularisation.Choice:
+def choose(train: Examples, held: Examples, grid: tuple[float, ...] = GRID) -> regularisation.L2Choice:
     return choose_l2(train, held, 4, grid, Fitting(), seed=0, device="cpu")
 
 
