@@ -197,7 +197,7 @@ def sweep(
     if engine is not None:
         check_store(client.tracking_uri)
     parent = _parent(client, config, file.stem, root)
-    trials = _RunTrainer(root, parent, file.stem, config, say is not None and engine is None)
+    trainer = _RunTrainer(root, parent, file.stem, config, say is not None and engine is None)
     found: dict[str, Outcome] = {}
 
     def announced_runs() -> Iterator[Planned]:
@@ -206,25 +206,25 @@ def sweep(
                 say(f"sweep {file.stem}: run {number} of {len(planned)}, {each.name}")
             yield each
 
-    work = Work(f"sweep {file.stem}", announced_runs(), trials.open, len(planned), 16000, "runs", ahead=0)
+    work = Work(f"sweep {file.stem}", announced_runs(), trainer.open, len(planned), 16000, "runs", ahead=0)
     status = "FAILED"
     try:
-        for trial in (engine or Threads()).run(work, progress=say is not None and engine is not None):
-            found[trial.name] = trial
-            if say and trial.stopped:
-                say(f"{trial.name}: stopped early, its validation loss is behind the others'")
-            if trial.run and trial.run.status == "KILLED" and not trial.stopped:
+        for outcome in (engine or Threads()).run(work, progress=say is not None and engine is not None):
+            found[outcome.name] = outcome
+            if say and outcome.stopped:
+                say(f"{outcome.name}: stopped early, its validation loss is behind the others'")
+            if outcome.run and outcome.run.status == "KILLED" and not outcome.stopped:
                 break
         ordered = [found[name] for name, _ in planned if name in found]
-        killed = any(trial.run and trial.run.status == "KILLED" and not trial.stopped for trial in ordered)
-        failed = [Failed(trial.name, trial.reason) for trial in ordered if trial.reason]
+        killed = any(outcome.run and outcome.run.status == "KILLED" and not outcome.stopped for outcome in ordered)
+        failed = [Failed(outcome.name, outcome.reason) for outcome in ordered if outcome.reason]
         status = "KILLED" if killed else "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         client.set_terminated(parent, status)
-    return config, [trial.run for trial in ordered if trial.run and not trial.stopped], failed
+    return config, [outcome.run for outcome in ordered if outcome.run and not outcome.stopped], failed
 
 
 def check_store(uri: str) -> None:
@@ -251,9 +251,9 @@ class _RunTrainer:
 
     def _train(self, blocks: Iterator[Planned], tick: Tick) -> Iterator[Outcome]:
         for name, recipe in blocks:
-            trial = self._train_one(name, recipe)
-            tick(failed=bool(trial.reason))
-            yield trial
+            outcome = self._train_one(name, recipe)
+            tick(failed=bool(outcome.reason))
+            yield outcome
 
     def _train_one(self, name: str, recipe: Recipe) -> Outcome:
         config = self.config

@@ -255,7 +255,9 @@ def test_a_training_corpus_that_was_moved_costs_one_note(chords: Corpus, run: Pa
     (probed,) = probe_and_record("phone", run, chords.path, *SPLITS, **options, protocols=[FIXED])
     (evaluated,) = abx.evaluate(run, chords.path, abx.ABXConfig(split="phone_test", context="any", **options))
     (verified,) = verification.evaluate(
-        run, chords.path, verification.VerificationConfig(verification.TrialChoice("phone_train", "phone_train"), **options)
+        run,
+        chords.path,
+        verification.VerificationConfig(verification.TrialChoice("phone_train", "phone_train"), **options),
     )
     for result in (probed, evaluated, verified):
         assert result.notes[-1].startswith(f"{said}corpus={tmp_path / 'gone'}")
