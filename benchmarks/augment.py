@@ -60,7 +60,7 @@ def training_step(batch: int, device: torch.device) -> Callable[..., object]:
     recipe = load_config(PRESETS / "classic.yaml", ["data.corpus=none", f"data.batch_size={batch}"])
     model = build(recipe.model).to(device)
     loss = CPCLoss.build(recipe.loss, model.dim, model.hidden).to(device)
-    adam = optimizer(recipe.optim, [*model.parameters(), *loss.parameters()])
+    adam = optimizer(recipe.optim, model, loss)
     generator = torch_generator(device, 0, "negatives")
 
     def step(wave: Tensor, future: Tensor | None = None) -> None:

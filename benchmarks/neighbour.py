@@ -42,7 +42,7 @@ def measure(bf16: bool) -> float:
     recipe = load_config("small", ["data.corpus=none"])
     model = build(recipe.model)
     loss = CPCLoss.build(recipe.loss, model.dim, model.hidden)
-    adam = optimizer(recipe.optim, [*model.parameters(), *loss.parameters()])
+    adam = optimizer(recipe.optim, model, loss)
     wave = torch.randn(recipe.data.batch_size, recipe.data.window_size) * 0.1
     taken = []
     for _ in range(STEPS + 3):

@@ -62,7 +62,7 @@ class Stage:
         # What an anchor is scored with at least: itself and its negatives, each once.
         self.keys = 1 + self.loss.negatives.size(Grid(min(batch, self.loss.group_size), self.model.frames(SAMPLES)))
         self.parameters = [*self.model.parameters(), *self.loss.parameters()]
-        self.adam = optimizer(OptimConfig(), self.parameters)
+        self.adam = optimizer(OptimConfig(), self.model, self.loss)
         self.windows = WindowSampler(corpus, np.arange(len(corpus)), WindowConfig(SAMPLES, batch), 0)
         self.wave = torch.randn(batch, SAMPLES, device=device) * 0.1
         self.generator = torch_generator(device, 0, "benchmark")

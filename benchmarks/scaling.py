@@ -80,7 +80,7 @@ class Bench:
     def step(self, batch: int, samples: int) -> tuple[float, float]:
         """Seconds of a training step in the fastest precision, and its floor."""
         ours = self.criterion(NEGATIVES)
-        adam = optimizer(OptimConfig(), [*self.model.parameters(), *ours.parameters()])
+        adam = optimizer(OptimConfig(), self.model, ours)
         wave = torch.randn(batch, samples, device=self.device) * 0.1
 
         def work() -> None:

@@ -97,10 +97,9 @@ def main(
     """Print the table: time of a step, times faster than the usual criterion, and peak memory of the criterion."""
     chosen = torch.device(device)
     model, loss, both = criteria(chosen)
-    parameters = [*model.parameters(), *loss.parameters()]
     if keep_memory:
         keep_freed_memory(chosen)
-    adam = optimizer(OptimConfig(), parameters)
+    adam = optimizer(OptimConfig(), model, loss)
     wave = torch.randn(batch, SAMPLES, device=chosen) * 0.1
 
     def step(criterion: Criterion, bf16: bool) -> None:

@@ -39,7 +39,7 @@ def measure(name: str, batch: int, bf16: bool) -> float:
     if name == OURS:
         keep_freed_memory(device)
     model, loss, both = criteria(device)
-    adam = optimizer(OptimConfig(), [*model.parameters(), *loss.parameters()])
+    adam = optimizer(OptimConfig(), model, loss)
     wave = torch.randn(batch, SAMPLES) * 0.1
 
     def step() -> None:

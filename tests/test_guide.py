@@ -23,7 +23,8 @@ def test_the_guide_shows_the_pictures_that_its_script_draws(tmp_path: Path) -> N
     pictures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pictures)
     pictures.main(tmp_path)
-    pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("contrastive.md", "concepts/cpc.md")]
+    names = ("contrastive.md", "concepts/cpc.md", "representation.md")
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in names]
     shown = {name for page in pages for name in re.findall(r"\]\((?:\.\./)?([\w-]+\.png)\)", page)}
     assert shown == {path.name for path in tmp_path.glob("*.png")}
     for name in shown:

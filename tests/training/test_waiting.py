@@ -46,7 +46,7 @@ def emptied(job: Trainer, batch: Batch) -> Tensor:
             module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
-    job.optimizer = optimizer(job.recipe.optim, job.parameters)
+    job.optimizer = optimizer(job.recipe.optim, job.model, job.criterion)
     return torch.empty(batch.past.shape)
 
 
