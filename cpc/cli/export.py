@@ -76,7 +76,9 @@ def export(
         case Format.onnx | Format.onnx_stream:
             formats.export_onnx(model, out, stream=to is Format.onnx_stream)
         case Format.cpc_audio:
-            _, tensors = read_checkpoint(checkpoint_file(run))
+            header, tensors = read_checkpoint(checkpoint_file(run))
+            if ((header.get("config") or {}).get("loss") or {}).get("aligned_predictions"):
+                tensors = {}  # CPC_audio would take the m-th of aligned predictions for the one of frame t + m
             heads = {name.removeprefix("loss."): value for name, value in tensors.items() if name.startswith("loss.")}
             write_cpc_audio(out, model, heads)
         case Format.hf:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cpc import distributed
 from cpc.config import STRICT
 from cpc.device import upcast
-from cpc.losses.alignment import aligned
+from cpc.losses.acpc import aligned
 from cpc.losses.contrast import Calibration, Contrasted, Learnt, PairContrast, contrast
 from cpc.losses.negatives import All, Grid, Negatives, Uniform, Within
 from cpc.losses.objectives import InfoNCE, Objective

@@ -158,7 +158,7 @@ def initialise(path: str | Path, model: CPC, criterion: nn.Module) -> str:
     Args:
         path: a run folder, a .safetensors checkpoint, or a .pt file that `cpc convert` reads.
         model: takes all of its weights.
-        criterion: takes the file's where every name and shape is the same.
+        criterion: takes the file's where every name and shape is the same, and both align their predictions or neither.
 
     Returns:
         what was taken, in words.
@@ -170,12 +170,13 @@ def initialise(path: str | Path, model: CPC, criterion: nn.Module) -> str:
         from cpc.models.convert import read_foreign
 
         found = read_foreign(Path(path))
-        config, weights, heads = found.config, found.weights, found.head_weights
+        config, weights, heads, aligned = found.config, found.weights, found.head_weights, None
     else:
         header, tensors = read_checkpoint(checkpoint_file(path))
         config = validate(ModelConfig, header["config"]["model"])
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         heads = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
+        aligned = (header["config"].get("loss") or {}).get("aligned_predictions")
     theirs, ours = (flatten(dump(replace(each, init=None))) for each in (config, model.config))
     if theirs != ours:
         keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
@@ -183,6 +184,8 @@ def initialise(path: str | Path, model: CPC, criterion: nn.Module) -> str:
         raise InputError(f"model.init={path}: {said}; take its settings, for example with base: in the recipe")
     model.load_state_dict(weights)
     own = criterion.state_dict()
+    if aligned != getattr(criterion, "aligned_predictions", None):
+        return f"weights of {path}; new heads"  # the m-th of aligned predictions is not the one of frame t + m
     if heads and heads.keys() == own.keys() and all(heads[name].shape == own[name].shape for name in own):
         criterion.load_state_dict(heads)
         return f"weights and heads of {path}"

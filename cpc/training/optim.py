@@ -49,7 +49,15 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def optimizer(config: OptimConfig, *modules: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `modules` that are trained; Adam is fused into one kernel."""
+    """The optimiser of all parameters of `modules` that are trained; Adam is fused into one kernel.
+
+    Args:
+        config: its kind, rate and decay.
+        modules: the networks; parameters without a gradient, such as a slow copy's, are left alone.
+
+    Returns:
+        one optimiser, whose state is kept by parameter.
+    """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     if config.kind == "muon":
         convolutions = {m.weight for module in modules for m in module.modules() if isinstance(m, nn.Conv1d)}
@@ -70,10 +78,11 @@ def _adam(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Op
 
 
 class Muon(torch.optim.Optimizer):
-    """torch.optim.Muon for whatever is a matrix, Adam for the rest, behind one optimiser (Jordan 2024).
+    """torch.optim.Muon for whatever is a matrix, AdamW for the rest, behind one optimiser (Jordan 2024).
 
     Muon takes two dimensions alone. A convolution's weight (out, in, kernel) is a matrix (out, in · kernel); any other
-    weight of three dimensions is a stack of matrices, such as the heads W_k (step, dim, hidden). Updates are scaled to
+    weight of three dimensions is a stack of matrices, such as the heads W_k (step, dim, hidden). The gates of a GRU or
+    LSTM, which torch keeps in one weight, are one matrix. Updates are scaled to
     the size that Adam's have (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
 
     Args:

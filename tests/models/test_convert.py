@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 import cpc
+from cpc.cli.export import Format
+from cpc.cli.export import export as export_model
 from cpc.config import InputError
 from cpc.losses.cpc import CPCLoss
 from cpc.models.checkpoint import initialise, read_checkpoint
@@ -207,6 +209,18 @@ def test_init_takes_heads_where_they_fit_and_refuses_other_models(tmp_path: Path
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     with pytest.raises(InputError, match=r"model.encoder.channels is .* there and 24 here"):
         initialise(tmp_path / "m.safetensors", build(ModelConfig(EncoderConfig(channels=24))), criterion)
+
+
+def test_aligned_predictions_are_not_taken_for_those_of_single_steps(tmp_path: Path, tones: Path) -> None:
+    """Two predictions aligned with four frames have the shape of the heads of two steps, and another meaning."""
+    aligned = tiny(tones, "loss.aligned_predictions=2", training={"max_steps": 2, "precision": "fp32"})
+    run = cpc.train(aligned, "aligned", tmp_path / "runs", progress=False)
+    model = build(aligned.model, 4)
+    for steps, predictions, said in ((2, None, "new heads"), (4, 2, "weights and heads of")):
+        criterion = CPCLoss(steps, model.dim, model.hidden, aligned_predictions=predictions)
+        assert said in initialise(run.path, model, criterion)
+    export_model(run.path, tmp_path / "m.pt", Format.cpc_audio)
+    assert "cpcCriterion" not in torch.load(tmp_path / "m.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("norm", ["layerNorm", "batchNorm", "ID"])

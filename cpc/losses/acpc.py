@@ -1,4 +1,4 @@
-"""Aligned predictions: fewer than the frames ahead, matched to them in order (ACPC; Chorowski et al. 2021, section 3).
+"""ACPC, aligned CPC: fewer predictions than frames ahead, matched to them in order (Chorowski et al. 2021, section 3).
 
 A phone lasts several frames, so that predicting each of the next K frames asks when it ends as well as what it is.
 With M < K predictions a context says what comes next, in order, and the alignment says how long each lasts.

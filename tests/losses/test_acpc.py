@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cpc.losses.alignment import align
+from cpc.losses.acpc import align
 from cpc.losses.cpc import CPCLoss, CPCLossConfig
 from cpc.losses.negatives import All, Negatives, Uniform, Within
 from cpc.losses.scores import Cosine, Dot, NegativeDistance, Score
