@@ -358,7 +358,9 @@ def _explain(schema: Any, error: Any, origin: Mapping[str, str]) -> str:
     rule = error["msg"].removeprefix("Value error, ")
     if error["type"] == "union_tag_invalid" and (now := RENAMED_KINDS.get(error["ctx"]["tag"])):
         return f"{where}: {path}.kind={error['ctx']['tag']}: this kind is now called {now}; rename it"
-    return f"{where}: {path}={_short(error['input'])}: {rule[:1].lower() + rule[1:]}"
+    named = isinstance(error["input"], Mapping) and re.match(r"[\w.]+=", rule)  # a rule of several fields names its own
+    said = f".{rule}" if named else f"={_short(error['input'])}: {rule[:1].lower() + rule[1:]}"
+    return f"{where}: {path}{said}"
 
 
 def _short(value: Any) -> str:

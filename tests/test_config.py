@@ -132,6 +132,23 @@ def test_an_old_key_is_answered_with_the_new_one(override: str, line: str) -> No
     assert f"command line: {line}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["loss.aligned_predictions=13"], "loss.aligned_predictions=13: must be at most prediction_steps=12"),
+        (
+            ["loss.negatives={kind: all, cross_weight: 0.5}", "loss.objective={kind: nce}"],
+            "loss.negatives.cross_weight=0.5: weighing negatives is for",
+        ),
+    ],
+)
+def test_a_rule_of_several_fields_names_the_one_that_breaks_it(overrides: list[str], line: str) -> None:
+    """And not the whole section."""
+    with pytest.raises(InputError) as caught:
+        cpc.load_config({"data": {"corpus": "x"}}, overrides)
+    assert str(caught.value).partition("command line: ")[2].startswith(line)
+
+
 def test_settings_of_before_are_upgraded() -> None:
     """As they stand in the header of a checkpoint or in config.yaml of a run that was made before."""
     before = {
